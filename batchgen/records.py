@@ -1,0 +1,249 @@
+"""Which values pass between the parts of a run?
+
+All are frozen. Money is `Decimal` USD, times of day are UTC microseconds since 1970, spans are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+ZERO = Decimal(0)
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all values: frozen, told by keyword, JSON without what is default."""
+
+
+class Status(StrEnum):
+    """Where a task stands. All but `PENDING` are final until someone asks for more."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    NO_IMAGE = "no_image"
+    CORRUPT = "corrupt"
+    FAILED = "failed"
+    UNCERTAIN = "uncertain"
+    PENDING = "pending"
+
+
+class ErrorClass(StrEnum):
+    """Why an attempt bought no picture. What each one does to the run is the table in `retry`."""
+
+    RATE = "rate"
+    """Too many requests a minute: the gate's business, not the task's."""
+    DAILY_QUOTA = "daily_quota"
+    """The day's quota is used up."""
+    TRANSIENT = "transient"
+    """The endpoint answered that it is overloaded or broken for the moment."""
+    UNREACHABLE = "unreachable"
+    """No connection: the request was never sent and is free."""
+    UNCERTAIN = "uncertain"
+    """The request was sent and no whole answer came: maybe billed."""
+    NO_CHANNEL = "no_channel"
+    """A gateway has no upstream for the model at the moment."""
+    AUTH = "auth"
+    """The key is missing, wrong or not allowed to do this."""
+    ACCOUNT = "account"
+    """The account cannot use this model (billing, location, no free tier)."""
+    CREDITS = "credits"
+    """The account is empty."""
+    MODEL = "model"
+    """The endpoint does not know the model."""
+    ENDPOINT_INCAPABLE = "endpoint_incapable"
+    """The endpoint knows the model and cannot return its pictures."""
+    BAD_REQUEST = "bad_request"
+    """The endpoint does not accept this request."""
+    BLOCKED = "blocked"
+    """The model or its filter refused."""
+    NO_IMAGE = "no_image"
+    """An answer without a picture."""
+    LENGTH = "length"
+    """The answer was cut by max_tokens before there was a picture."""
+    CORRUPT = "corrupt"
+    """A picture that does not decode."""
+    BAD_ANSWER = "bad_answer"
+    """A whole answer that cannot be read, or one over the size cap; maybe billed."""
+    DOWNLOAD = "download"
+    """A picture given as a link that could not be fetched; it was bought."""
+
+
+class UsageQuality(StrEnum):
+    """How far the token counts can be trusted, best first."""
+
+    BILLED = "billed"
+    """The endpoint named the money too."""
+    DETAILED = "detailed"
+    """The endpoint split its count into text and image tokens."""
+    SPLIT_ESTIMATED = "split_estimated"
+    """The endpoint's sum, split by the model's table of tokens a picture."""
+    ESTIMATED = "estimated"
+    """The endpoint's sum is missing or too small for the pictures that came."""
+    NONE = "none"
+    """Nothing was reported and no picture came."""
+
+
+class Price(Value):
+    """USD per million tokens."""
+
+    input: Decimal
+    text: Decimal
+    image: Decimal
+
+
+class Model(Value):
+    """What is known of a model at one provider. Ids are data: vendors rename them."""
+
+    id: str
+    """As it is sent."""
+    title: str = ""
+    aliases: tuple[str, ...] = ()
+    price: Price | None = None
+    image_tokens: Mapping[str, int] = {}
+    """Output tokens a picture by size: '512', '1K', '2K', '4K'."""
+    max_output_tokens: int | None = None
+    context_tokens: int | None = None
+    max_references: int | None = None
+    features: tuple[str, ...] = ()
+
+
+class Provider(Value):
+    """Where pictures come from: base URL, dialect, key variables, models."""
+
+    name: str
+    title: str
+    base_url: str
+    """Ends before the dialect's own path (`/chat/completions`), without a trailing slash."""
+    dialect: str = "chat"
+    key_variables: tuple[str, ...] = ("BATCHGEN_API_KEY",)
+    """Environment variables that may hold the key, the first one set wins."""
+    usd_per_credit: Decimal | None = None
+    prices_as_of: str = ""
+    """ISO date on which the prices were read at `source`."""
+    source: str = ""
+    simulated: bool = False
+    """True when no money changes hands."""
+    models: tuple[Model, ...] = ()
+
+
+class Params(Value):
+    """Sampling parameters; None is not sent, so that the endpoint's own default holds."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+
+
+class Task(Value):
+    """One picture to be bought: a manifest row × variant, resolved."""
+
+    key: str
+    """Content hash of what is sent, the occurrence of that content, the variant."""
+    id: str
+    """The row's id."""
+    variant: int
+    """Counted from 1."""
+    name: str
+    """The file name its row asks for, without extension, not yet made safe."""
+    model: str
+    """As it is sent."""
+    prompt: str
+    system: str | None = None
+    params: Params = Params()
+
+
+class ReportedUsage(Value):
+    """Tokens as an answer states them; None where it is silent. A claim, not a bill."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    image_tokens: int | None = None
+    """The image part of the completion."""
+    cost_usd: Decimal | None = None
+    """Money the endpoint itself names (`usage.cost`)."""
+
+
+class Usage(Value):
+    """Tokens of one or more attempts, split by what they cost."""
+
+    prompt_tokens: int = 0
+    text_tokens: int = 0
+    """All output that is no picture, reasoning included."""
+    image_tokens: int = 0
+    total_tokens: int = 0
+    quality: UsageQuality = UsageQuality.NONE
+
+
+class EncodedImage(Value):
+    """A picture in an answer, not yet looked at: its bytes, or a link to them."""
+
+    data: bytes | None = None
+    url: str | None = None
+    draft: bool = False
+    """Marked by the endpoint as an interim picture."""
+
+
+class Generation(Value):
+    """What a good answer gave."""
+
+    images: tuple[EncodedImage, ...]
+    """At least one; distinct; in the order of the answer. The last that is no draft is the picture."""
+    text: str = ""
+    finish_reason: str | None = None
+    usage: ReportedUsage | None = None
+    request_id: str | None = None
+
+
+class Failure(Value):
+    """What an answer without a picture said."""
+
+    kind: ErrorClass
+    message: str
+    """For people; no key, at most 500 characters."""
+    http_status: int | None = None
+    retry_after: float | None = None
+    """Seconds the endpoint asks to wait."""
+    text: str = ""
+    finish_reason: str | None = None
+    usage: ReportedUsage | None = None
+    request_id: str | None = None
+
+
+class Image(Value):
+    """A picture in the run directory."""
+
+    file_name: str
+    """Relative to the run directory, with forward slashes."""
+    sha256: str
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    draft: bool = False
+
+
+class Outcome(Value):
+    """What one attempt came to, without the bytes: the only thing that travels back from a worker."""
+
+    kind: ErrorClass | None = None
+    """None when the task has its picture."""
+    message: str | None = None
+    images: tuple[Image, ...] = ()
+    """The picture last; drafts before it."""
+    text: str = ""
+    finish_reason: str | None = None
+    request_id: str | None = None
+    http_status: int | None = None
+    retry_after: float | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal | None = None
+    """By tokens and price; None when the model has no price."""
+    billed_usd: Decimal | None = None
+    """As the endpoint named it; None when it did not."""
+    started_at: int = 0
+    latency: float = 0.0
+    """From the start of the request to the stored picture."""
