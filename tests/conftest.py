@@ -1,0 +1,72 @@
+"""Backends, virtual time and the guard against blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio.testing
+from blockbuster import blockbuster_ctx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BACKENDS = ("asyncio", "trio")
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Where a loop would sleep until its next timer, moves its clock there instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout if timeout is None else 0)
+        if not ready and timeout is not None and timeout > 0:
+            self.now += timeout
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop in which waiting takes no time. Not for code that uses threads or sockets."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every async test runs on both backends; marked `virtual_time`, on their virtual clocks."""
+    if request.node.get_closest_marker("virtual_time") is None:
+        return request.param, {}
+    if request.param == "asyncio":
+        return "asyncio", {"loop_factory": VirtualTimeLoop}
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which batchgen blocks the event loop (virtual time runs everything inline)."""
+    if request.node.get_closest_marker("virtual_time") is not None or sys.gettrace() is not None:
+        yield
+        return
+    with blockbuster_ctx("batchgen"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, proxy or setting of the machine reaches a test."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("BATCHGEN_", "OPENAI_", "GEMINI_", "GOOGLE_", "OPENROUTER_")) or name.lower().endswith(
+            "_proxy"
+        ):
+            monkeypatch.delenv(name)
