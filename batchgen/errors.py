@@ -1,4 +1,5 @@
-"""What can go wrong before, around and after the requests, and which exit status says so.
+"""
+What can go wrong before, around and after the requests, and which exit status says so.
 
     BatchgenError            1
     ├── InputError           2   the job, the manifest or a flag is wrong; nothing was sent
@@ -6,6 +7,7 @@
     ├── LockedError          2   another run owns the run directory
     ├── StoppedError         3   the run stopped on purpose and can be resumed
     └── StorageError         3   the disk, the ledger or the table could not be written
+    CorruptImageError            a value's messenger from imaging to the worker, never seen at the terminal
 
 A failed *attempt* is not an exception but a value (`records.Failure`): it has a place in the ledger.
 Every message is for the person at the terminal: what is wrong, where, and what to do about it.
@@ -80,6 +82,10 @@ class StorageError(BatchgenError):
     """The disk, the ledger or the table could not be written or read."""
 
     exit_status = 3
+
+
+class CorruptImageError(Exception):
+    """Bytes that are no whole picture; the message says why."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

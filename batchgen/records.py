@@ -1,4 +1,5 @@
-"""Which values pass between the parts of a run?
+"""
+Which values pass between the parts of a run?
 
 All are frozen. Money is `Decimal` USD, times of day are UTC microseconds since 1970, spans are seconds.
 """
@@ -86,7 +87,7 @@ class UsageQuality(StrEnum):
     """Nothing was reported and no picture came."""
 
 
-class Price(Value):
+class Price(Value, frozen=True):
     """USD per million tokens."""
 
     input: Decimal
@@ -94,7 +95,7 @@ class Price(Value):
     image: Decimal
 
 
-class Model(Value):
+class Model(Value, frozen=True):
     """What is known of a model at one provider. Ids are data: vendors rename them."""
 
     id: str
@@ -110,7 +111,7 @@ class Model(Value):
     features: tuple[str, ...] = ()
 
 
-class Provider(Value):
+class Provider(Value, frozen=True):
     """Where pictures come from: base URL, dialect, key variables, models."""
 
     name: str
@@ -129,7 +130,7 @@ class Provider(Value):
     models: tuple[Model, ...] = ()
 
 
-class Params(Value):
+class Params(Value, frozen=True):
     """Sampling parameters; None is not sent, so that the endpoint's own default holds."""
 
     temperature: float | None = None
@@ -137,7 +138,7 @@ class Params(Value):
     max_tokens: int | None = None
 
 
-class Task(Value):
+class Task(Value, frozen=True):
     """One picture to be bought: a manifest row × variant, resolved."""
 
     key: str
@@ -155,7 +156,7 @@ class Task(Value):
     params: Params = Params()
 
 
-class ReportedUsage(Value):
+class ReportedUsage(Value, frozen=True):
     """Tokens as an answer states them; None where it is silent. A claim, not a bill."""
 
     prompt_tokens: int | None = None
@@ -167,7 +168,7 @@ class ReportedUsage(Value):
     """Money the endpoint itself names (`usage.cost`)."""
 
 
-class Usage(Value):
+class Usage(Value, frozen=True):
     """Tokens of one or more attempts, split by what they cost."""
 
     prompt_tokens: int = 0
@@ -178,7 +179,7 @@ class Usage(Value):
     quality: UsageQuality = UsageQuality.NONE
 
 
-class EncodedImage(Value):
+class EncodedImage(Value, frozen=True):
     """A picture in an answer, not yet looked at: its bytes, or a link to them."""
 
     data: bytes | None = None
@@ -187,7 +188,7 @@ class EncodedImage(Value):
     """Marked by the endpoint as an interim picture."""
 
 
-class Generation(Value):
+class Generation(Value, frozen=True):
     """What a good answer gave."""
 
     images: tuple[EncodedImage, ...]
@@ -198,7 +199,7 @@ class Generation(Value):
     request_id: str | None = None
 
 
-class Failure(Value):
+class Failure(Value, frozen=True):
     """What an answer without a picture said."""
 
     kind: ErrorClass
@@ -213,7 +214,7 @@ class Failure(Value):
     request_id: str | None = None
 
 
-class Image(Value):
+class Image(Value, frozen=True):
     """A picture in the run directory."""
 
     file_name: str
@@ -226,7 +227,7 @@ class Image(Value):
     draft: bool = False
 
 
-class Outcome(Value):
+class Outcome(Value, frozen=True):
     """What one attempt came to, without the bytes: the only thing that travels back from a worker."""
 
     kind: ErrorClass | None = None

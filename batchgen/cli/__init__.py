@@ -1,0 +1,265 @@
+"""
+What can be typed, and what does the exit status say?
+
+Only this package prints or exits. Nothing heavier than click is imported before a command needs it, so that
+`--help` and completion are instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from batchgen import __version__
+from batchgen.errors import BatchgenError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BATCHGEN", "max_content_width": 100}
+
+_EXAMPLES = """
+\b
+Examples:
+  batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
+  batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
+  batchgen status runs/tonight                  how far, how much, from any terminal
+  batchgen models                               what there is, and what it costs
+  batchgen simulate --port 8080                 the endpoint itself, offline, for any client
+"""
+
+_RUN_EXAMPLES = """
+\b
+Examples:
+  batchgen run jobs/sample.toml
+  batchgen run prompts.csv -o runs/tonight -c 32 --rpm 900 --budget 50
+  batchgen run products.parquet --template "A studio photo of {product} on {background}" --variants 2
+  batchgen run prompts.csv --column prompt=Caption --column id=sku --name "{category}/{id}"
+  batchgen run prompts.csv --base-url http://127.0.0.1:8080/v1 -m gemini-3-pro-image-preview
+  zcat prompts.csv.gz | batchgen run - -o runs/tonight
+
+\b
+The same command again resumes: it buys only what is missing. Every flag is also a key of a job file and an
+environment variable (--rpm, rpm, BATCHGEN_RPM); flags go before the environment, the environment before the
+job file. The key is read from BATCHGEN_API_KEY or the provider's own variable.
+
+\b
+Exit status: 0 every task succeeded; 1 finished, some did not; 2 bad input, nothing sent;
+3 stopped and resumable (budget, account, quota, disk); 130/143 drained after a signal; 70 a defect.
+"""
+
+_STATUS_EXAMPLES = """
+\b
+Examples:
+  batchgen status runs/tonight
+  batchgen status runs/tonight --json | jq .cost_usd
+"""
+
+_SIMULATE_EXAMPLES = """
+\b
+Examples:
+  batchgen simulate --port 8080
+  batchgen simulate --port 8080 --rpm 60 --fault overloaded=0.05 --fault refusal=0.02 --seed 7
+  BATCHGEN_API_KEY=any batchgen run prompts.csv --base-url http://127.0.0.1:8080/v1
+"""
+
+
+def _complete_provider(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    from batchgen import providers  # noqa: PLC0415  completion pays for it, --help does not
+
+    return [name for name in providers.catalogue() if name.startswith(typed)]
+
+
+def _complete_model(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    from batchgen import providers  # noqa: PLC0415
+
+    known = {model.id for provider in providers.catalogue().values() for model in provider.models}
+    return sorted(name for name in known if name.startswith(typed))
+
+
+def _pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    for pair in given:
+        if "=" not in pair or pair.startswith("="):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param=parameter)
+    return dict(pair.split("=", 1) for pair in given)
+
+
+@click.group(context_settings=_CONTEXT, epilog=_EXAMPLES)
+@click.version_option(__version__, "-V", "--version", message="batchgen %(version)s")
+def commands() -> None:
+    """
+    A table of prompts in, a table of images out.
+
+    Every row is accounted for to the last token, nothing already paid for is bought again, and the run
+    never spends more than it was allowed.
+    """
+
+
+@commands.command(context_settings=_CONTEXT, epilog=_RUN_EXAMPLES)
+@click.argument("source", metavar="SOURCE")
+@click.option("-o", "--output", metavar="DIR", help="The run directory.  [default: runs/<name of SOURCE>]")
+@click.option(
+    "--provider",
+    metavar="NAME",
+    shell_complete=_complete_provider,
+    help="Where pictures come from; see `batchgen models`.  [default: core-today]",
+)
+@click.option("--base-url", metavar="URL", help="Another endpoint; the URL ends before /chat/completions.")
+@click.option("--dialect", metavar="NAME", help="The wire format.  [default: the provider's own]")
+@click.option(
+    "-m",
+    "--model",
+    metavar="NAME",
+    shell_complete=_complete_model,
+    help="An id or alias.  [default: gemini-3.1-flash-image-preview]",
+)
+@click.option("-c", "--concurrency", type=int, metavar="N", help="Requests in flight at most.  [default: 8]")
+@click.option("--rpm", type=float, metavar="N", help="Requests a minute, paced, never passed.")
+@click.option("--ipm", type=float, metavar="N", help="Pictures a minute, never passed.")
+@click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
+@click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
+@click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
+@click.option("--budget", type=float, metavar="USD", help="Spent in this run directory, ever, at most.")
+@click.option("--limit", type=int, metavar="N", help="Only the first N tasks of the manifest.")
+@click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")
+@click.option("--again", is_flag=True, help="Buy finished tasks anew (with --only: those).")
+@click.option("--retry-failed", is_flag=True, help="Take up tasks that failed for good.")
+@click.option(
+    "--on-uncertain",
+    type=click.Choice(["retry", "skip"]),
+    help="Requests a crash left unanswered: once more, or not.  [default: retry]",
+)
+@click.option("--template", metavar="T", help='The prompt from columns: "A photo of {product}".')
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    callback=_pairs,
+    help="Where the manifest has another name: prompt=Caption. Repeatable.",
+)
+@click.option("--variants", type=int, metavar="N", help="Pictures a row.  [default: 1]")
+@click.option("--name", metavar="T", help='File names from columns: "{category}/{id}".  [default: {id}]')
+@click.option("--system", metavar="TEXT", help="System prompt for rows without one.")
+@click.option("--temperature", type=float, metavar="X", help="0 to 2, for rows without one.")
+@click.option("--top-p", type=float, metavar="X", help="0 to 1, for rows without one.")
+@click.option("--max-tokens", type=int, metavar="N", help="Text and picture together, for rows without one.")
+@click.option(
+    "--check",
+    type=click.Choice(["full", "quick"]),
+    help="Decode every picture, or look at its structure.  [default: full]",
+)
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Read everything, send nothing, say what would be bought."
+)
+@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="A line for every retry and failure.")
+@click.pass_context
+def run(
+    context: click.Context,
+    source: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **flags: object,
+) -> int:
+    """
+    Render SOURCE: a job file (.toml) or a manifest (.csv, .tsv, .jsonl, .parquet, or - for CSV on stdin).
+
+    Pictures, results.parquet and the ledger go to the run directory. Interrupt it at any time: what is in
+    flight is kept, and the same command goes on.
+    """
+    from batchgen.cli import running  # noqa: PLC0415  the run pays for its imports, --help does not
+
+    stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
+    if dry_run:
+        return running.preview(source, given, as_json=as_json)
+    return running.run(source, given, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=_STATUS_EXAMPLES)
+@click.argument("directory", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(directory: str, *, as_json: bool) -> int:
+    """Say how far the run in DIR is and what it has cost; also while it runs."""
+    from batchgen.cli import looking  # noqa: PLC0415
+
+    return looking.status(directory, as_json=as_json)
+
+
+@commands.command(context_settings=_CONTEXT)
+@click.option("--provider", metavar="NAME", shell_complete=_complete_provider, help="Only this provider's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def models(*, provider: str | None, as_json: bool) -> int:
+    """List the known providers and models with prices, tokens a picture and aliases."""
+    from batchgen.cli import looking  # noqa: PLC0415
+
+    return looking.models(provider, as_json=as_json)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=_SIMULATE_EXAMPLES)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: any free one.  [default: 0]")
+@click.option("--seed", type=int, default=0, help="Same seed, same pictures and faults.  [default: 0]")
+@click.option("--rpm", type=float, metavar="N", help="Enforce this quota.")
+@click.option("--latency", type=float, default=1.0, metavar="X", help="Times the real models'.  [default: 1]")
+@click.option("--shape", default="S1", metavar="NAME", help="The answers' shape, or `mixed`.  [default: S1]")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME=RATE",
+    callback=_pairs,
+    help="How often something goes wrong: overloaded=0.05. Repeatable.",
+)
+def simulate(*, port: int, **settings: object) -> int:
+    """Serve the simulated endpoint on loopback for any client: chat completions, models and its own account."""
+    from batchgen.cli import serving  # noqa: PLC0415
+
+    return serving.simulate(settings, port=port)
+
+
+def cli(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; the only place where an exception becomes one."""
+    try:
+        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False)
+    except click.ClickException as cause:
+        cause.show()
+        return cause.exit_code
+    except click.Abort:
+        return 130
+    except BatchgenError as cause:
+        click.echo(f"batchgen: {cause}", err=True)
+        return cause.exit_status
+    except BrokenPipeError:
+        # Whoever read the output has left; what was bought is on disk.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        return 0
+    except Exception:  # noqa: BLE001  the boundary: a defect is told as one
+        traceback.print_exc()
+        click.echo("batchgen: this is a defect; what was bought is in the ledger, please report it", err=True)
+        return 70
+    return int(result or 0)
+
+
+def say(text: str) -> None:
+    """Put a result on standard output."""
+    click.echo(text)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """Put one JSON object on standard output; money and dates as strings."""
+    import msgspec  # noqa: PLC0415
+
+    click.echo(msgspec.json.encode(value))
+
+
+__all__ = ["cli", "commands", "say", "say_json"]

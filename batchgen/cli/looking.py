@@ -1,0 +1,102 @@
+"""How does the terminal show what is there: a run directory, the known models?"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchgen import providers
+from batchgen.cli import say, say_json
+from batchgen.ledger import Reader
+from batchgen.runner import LEDGER
+
+if TYPE_CHECKING:
+    from batchgen.ledger import Run, Totals
+    from batchgen.records import Model, Provider
+
+_SIZES = ("512", "1K", "2K", "4K")
+
+
+def status(directory: str, *, as_json: bool) -> int:
+    """Tell how far a run is, from its ledger alone; 0 whatever it says."""
+    with closing(Reader(Path(directory) / LEDGER)) as reader:
+        totals, last, failures = reader.totals(), reader.last_run(), reader.failures()
+    if as_json:
+        found = msgspec.to_builtins(totals)
+        say_json({**found, "run": msgspec.to_builtins(last), "failures": failures})
+        return 0
+    say("\n".join(_told(directory, totals, last, failures)))
+    return 0
+
+
+def _told(
+    directory: str, totals: Totals, last: Run | None, failures: list[tuple[str, int, str]]
+) -> list[str]:
+    done = totals.tasks.get("succeeded", 0)
+    simulated = "  (simulated: no money was spent)" if last is not None and last.simulated else ""
+    of = f" of {last.tasks:,}" if last is not None else ""
+    counts = ", ".join(f"{count:,} {name}" for name, count in totals.tasks.items() if name != "succeeded")
+    lines = [
+        f"{directory}: {done:,}{of} pictures{f' ({counts})' if counts else ''}",
+        f"  cost      ${totals.cost_usd:,.4f}, ${totals.wasted_usd:,.4f} of it bought no picture{simulated}",
+        f"  tokens    {totals.usage.prompt_tokens:,} in, {totals.usage.text_tokens:,} text out,"
+        f" {totals.usage.image_tokens:,} image out",
+        f"  requests  {totals.requests:,}",
+    ]
+    if totals.uncertain:
+        lines.append(f"  uncertain {totals.uncertain:,} requests, up to ${totals.uncertain_usd:,.4f}")
+    if totals.unpriced:
+        lines.append(f"  unpriced  {totals.unpriced:,} requests: their model has no known price")
+    if last is not None:
+        lines.append(f"  last run  {_session(last)}")
+    lines += [f"  {count:,} x {kind}: {example}" for kind, count, example in failures]
+    return lines
+
+
+def _session(last: Run) -> str:
+    began = f"began {_when(last.started_at)} with {last.provider}"
+    if last.ended_at is None:
+        return f"{began}, still running or killed (pid {last.pid} on {last.host})"
+    return f"{began}, ended {_when(last.ended_at)}: {last.ended}"
+
+
+def _when(at: int) -> str:
+    return datetime.fromtimestamp(at / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def models(provider: str | None, *, as_json: bool) -> int:
+    """Tell what is known of providers and models; 0."""
+    known = [providers.find(provider)] if provider is not None else [*providers.catalogue().values()]
+    if as_json:
+        say_json({each.name: msgspec.to_builtins(each) for each in known})
+    else:
+        say("\n\n".join(_listed(each) for each in known))
+    return 0
+
+
+def _listed(provider: Provider) -> str:
+    keys = " or ".join(provider.key_variables) or "none needed"
+    lines = [f"{provider.name}: {provider.title}, {provider.base_url}", f"  key {keys}"]
+    if provider.prices_as_of:
+        lines.append(f"  prices as of {provider.prices_as_of}, USD per million tokens; {provider.source}")
+    for model in provider.models:
+        lines += [f"  {model.id}", f"    {_priced(model)}"]
+        others = [name for name in model.aliases if "/" not in name]
+        lines.append(f"    also as {', '.join(others)}" if others else "")
+    return "\n".join(line for line in lines if line)
+
+
+def _priced(model: Model) -> str:
+    if model.price is None:
+        return "no known price; state it in a job file"
+    price = model.price
+    each = ", ".join(
+        f"{size} ${model.image_tokens[size] * price.image / 1_000_000:.4f}"
+        for size in _SIZES
+        if size in model.image_tokens
+    )
+    return f"in {price.input:f}, text out {price.text:f}, image out {price.image:f}; a picture: {each}"

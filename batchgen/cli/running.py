@@ -1,0 +1,201 @@
+"""How is a run told at the terminal, from its first tick to its summary?"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+from tqdm import tqdm
+
+from batchgen import job as jobs
+from batchgen import runner
+from batchgen.cli import say, say_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchgen.purchase import Progress
+    from batchgen.runner import Preview, Summary
+
+_LINE_EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Carry out a run and tell it; its exit status."""
+    job = jobs.resolve(source, given)
+    watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
+    _log_to(watch, logging.INFO if verbose else logging.ERROR)
+    try:
+        summary = runner.run(job, on_progress=watch, signals=True)
+    finally:
+        if watch is not None:
+            watch.close()
+    if as_json:
+        say_json(msgspec.to_builtins(summary, enc_hook=str) | {"exit_status": summary.exit_status})
+    else:
+        say(_told(summary))
+    return summary.exit_status
+
+
+def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
+    """Tell what a run would buy."""
+    found = runner.preview(jobs.resolve(source, given))
+    if as_json:
+        say_json(msgspec.to_builtins(found))
+    else:
+        say(_foretold(found))
+    return 0
+
+
+class _Bar:
+    """A progress bar for a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+        self._drawn = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        # A terminal that has gone away must not end a run that is paid for.
+        with suppress(OSError, ValueError):
+            if self._bar is None:
+                self._bar = tqdm(
+                    total=progress.total, bar_format=_BAR, smoothing=0, dynamic_ncols=True, file=sys.stderr
+                )
+            bar = self._bar
+            bar.initial = progress.skipped
+            bar.n = progress.skipped + progress.succeeded + progress.failed
+            bar.set_postfix_str(_postfix(progress).removeprefix(", "), refresh=False)
+            if time.monotonic() - self._drawn >= bar.mininterval:
+                self._drawn = time.monotonic()
+                bar.refresh()
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            with suppress(OSError, ValueError):
+                self._bar.refresh()
+                self._bar.close()
+
+
+class _Lines:
+    """A plain line now and then, for logs."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY:
+            return
+        self._last = now
+        done = progress.skipped + progress.succeeded + progress.failed
+        new = progress.succeeded + progress.failed
+        rate = new / (now - self._began)
+        left = _span((progress.total - done) / rate) if rate else "?"
+        self.write(f"{done:,}/{progress.total:,}{_postfix(progress)}, {rate * 60:.1f}/min, {left} left")
+
+    def write(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Handler(logging.Handler):
+    def __init__(self, watch: _Bar | _Lines) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._watch.write(self.format(record))
+
+
+def _log_to(watch: _Bar | _Lines | None, level: int) -> None:
+    log = logging.getLogger("batchgen")
+    log.handlers = [logging.NullHandler() if watch is None else _Handler(watch)]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def _postfix(progress: Progress) -> str:
+    parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
+    parts.append(f"{progress.in_flight} in flight")
+    parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
+    parts.append(f"quota: next in {progress.cooling:.0f} s" if progress.cooling >= 1 else "")
+    parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
+    return "".join(f", {part}" for part in parts if part)
+
+
+def _told(summary: Summary) -> str:
+    done, total = summary.tasks.get("succeeded", 0), sum(summary.tasks.values())
+    rest = ", ".join(
+        f"{count:,} {status}" for status, count in summary.tasks.items() if status != "succeeded"
+    )
+    simulated = "  (simulated: no money was spent)" if summary.simulated else ""
+    lines = [
+        f"{done:,} of {total:,} pictures{f' ({rest})' if rest else ''}; {summary.bought:,} bought now"
+        f" with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
+        f"  cost      ${summary.cost_usd:,.4f}{_share(summary)}{simulated}",
+        f"  tokens    {summary.prompt_tokens:,} in, {summary.text_tokens:,} text out,"
+        f" {summary.image_tokens:,} image out",
+    ]
+    if summary.spent_usd != summary.cost_usd or summary.run_usd not in (0, summary.spent_usd):
+        lines.append(
+            f"  spent     ${summary.run_usd:,.4f} now, ${summary.spent_usd:,.4f} ever in this directory"
+        )
+    if summary.uncertain:
+        lines.append(
+            f"  uncertain {summary.uncertain:,} requests were sent and never answered;"
+            f" up to ${summary.uncertain_usd:,.4f} more may have been billed"
+        )
+    if summary.unpriced:
+        lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
+    lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
+    for kind, count, example in summary.failures:
+        lines.append(f"  {count:,} x {kind}: {example}")
+    return "\n".join([*lines, *_next(summary)])
+
+
+def _share(summary: Summary) -> str:
+    return f", ${summary.wasted_usd:,.4f} of it bought no picture" if summary.wasted_usd else ""
+
+
+def _next(summary: Summary) -> list[str]:
+    if summary.stopped is not None:
+        return [f"stopped: {summary.stopped.message}", f"next: {summary.stopped.remedy}"]
+    if summary.exit_status:
+        return ["next: run the same command with --retry-failed to take up what failed"]
+    return []
+
+
+def _foretold(found: Preview) -> str:
+    lines = [
+        f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} pictures; nothing was sent",
+        f"  {found.done:,} done, {found.new:,} to buy, {found.left_alone:,} failed for good",
+    ]
+    if found.estimate_usd is None:
+        lines.append("  cost unknown: the model has no known price")
+    else:
+        simulated = " (simulated: no money)" if found.simulated else ""
+        lines.append(f"  about ${found.estimate_usd:,.2f} at one 1K picture each{simulated}")
+    return "\n".join([*lines, f"  run directory {found.directory}"])
+
+
+def _span(seconds: float) -> str:
+    whole = math.ceil(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    )

@@ -1,0 +1,680 @@
+"""
+How does one request travel, and what is known when it does not come back whole?
+
+A request has one moment that matters for money: the first byte of its body. What fails before it was never
+bought (`UNREACHABLE`), what is lost after it may have been (`UNCERTAIN`). `Client.post` awaits `sending`
+exactly there.
+
+httpx stays behind this module: what it raises becomes a `Failure`, what it returns becomes an `Answer`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import re
+import socket
+import ssl
+import struct
+import threading
+import urllib.request
+import zlib
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from operator import attrgetter
+from typing import TYPE_CHECKING, Self, cast
+from urllib.parse import urljoin
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import httpx
+import msgspec
+
+from batchgen import __version__
+from batchgen.errors import InputError
+from batchgen.records import ErrorClass, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from types import TracebackType
+
+_MIB = 2**20
+_CONNECT = 10.0
+_CLOSE = 2.0
+_KEEP_ALIVE = 4.0
+"""Seconds; most servers close an idle connection after five or more, and a request must not meet that."""
+_SMALL = 64 * 1024
+"""Bytes of an answer of unknown length that are read before it takes its turn in `Buffers`: a gateway may
+send its headers and blanks long before the picture, and must not hold a place all the while."""
+_UNKNOWN = 8 * _MIB
+"""Bytes claimed for the first answer of unknown length; later ones are taken to be as long as the last."""
+_REDIRECTS = 3
+_PAUSES = (0.5, 2.0)
+"""Seconds between the tries of a download."""
+_LOST = (httpx.HTTPError, OSError, UnicodeError)
+"""What a lost request raises; some TLS errors and impossible names come as the standard library's own."""
+_PASSING = (ErrorClass.UNREACHABLE, ErrorClass.UNCERTAIN, ErrorClass.TRANSIENT)
+_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
+_QUERY = re.compile(r"(?<=[^\s?])\?[^\s\"'?]+")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_AZURE_PLATFORM = ipaddress.IPv4Address(
+    "168.63.129.16"
+)  # a public address that only ever means the machine's host
+_LEFT_OVER = attrgetter("stream._stream._httpcore_stream._stream._connection._h11_state.trailing_data")
+
+
+class Buffers:
+    """
+    How many bytes of answers may be held at once, by all clients of a run together.
+
+    First come, first served. What is larger than the whole `capacity` (bytes) waits until it is alone.
+    """
+
+    def __init__(self, capacity: int = 128 * _MIB) -> None:
+        self._capacity = capacity
+        self._held = 0
+        self._queue: deque[tuple[int, anyio.Event]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes claimed at the moment."""
+        return self._held
+
+    @contextmanager
+    def claim(self) -> Iterator[Claim]:
+        """A claim of nothing, to be filled; given back at the end."""
+        claim = Claim(self)
+        try:
+            yield claim
+        finally:
+            claim.resize(0)
+
+    async def _take(self, size: int) -> None:
+        if not self._queue and self._fits(size):
+            self._held += size
+            return
+        turn = (size, anyio.Event())
+        self._queue.append(turn)
+        try:
+            await turn[1].wait()
+        except anyio.get_cancelled_exc_class():
+            if turn[1].is_set():
+                self._add(-size)
+            else:
+                self._queue.remove(turn)
+                self._add(0)
+            raise
+
+    def _add(self, size: int) -> None:
+        self._held += size
+        while self._queue and self._fits(self._queue[0][0]):
+            granted, event = self._queue.popleft()
+            self._held += granted
+            event.set()
+
+    def _fits(self, size: int) -> bool:
+        return self._held == 0 or self._held + size <= self._capacity
+
+
+class Claim:
+    """The bytes one answer holds of `Buffers`."""
+
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
+        self.size = 0
+
+    async def take(self, size: int) -> None:
+        """Wait until `size` bytes are free. Whoever waits holds nothing, so nobody waits for each other."""
+        self.resize(0)
+        await self._buffers._take(size)  # noqa: SLF001  one mechanism in two classes
+        self.size = size
+
+    def resize(self, size: int) -> None:
+        """Hold `size` bytes from now on, without waiting: the bytes are there already."""
+        size, self.size = size - self.size, size
+        self._buffers._add(size)  # noqa: SLF001  one mechanism in two classes
+
+
+class TLS:
+    """Whose certificates are trusted: read once (20 to 40 ms), shared by all clients of a run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Blocks while it reads; `SSL_CERT_FILE` and `SSL_CERT_DIR` of the environment come first."""
+        with self._lock:
+            if self._context is None:
+                try:
+                    self._context = httpx.create_ssl_context()
+                except OSError as error:
+                    raise InputError(
+                        f"cannot read the trusted certificates ({error}); check SSL_CERT_FILE, SSL_CERT_DIR"
+                    ) from error
+            return self._context
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A whole answer, of whatever status."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytearray = field(repr=False)
+    """Decoded, when the endpoint compressed it with gzip or deflate."""
+
+
+class _Secret(logging.Filter):
+    """The key, and what keeps it out of logs and messages; queries too, where signatures travel."""
+
+    def __init__(self, key: str | None) -> None:
+        super().__init__()
+        if key is not None and not re.fullmatch(r"[!-~]+", key):
+            raise InputError(
+                "the key is empty or has a blank, a line break or a character outside ASCII; copy it again"
+            )
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "<key>" if self._key else "<no key>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Secret) and other._key == self._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def redact(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _QUERY.sub("?[query]", self.redact(record.getMessage())), ()
+        return True
+
+
+class _Flight:
+    """What is known of a request under way."""
+
+    def __init__(self, host: str) -> None:
+        self.scope = anyio.CancelScope()
+        self.start(host)
+        self.sent = False
+        self._began = anyio.current_time()
+
+    def start(self, host: str) -> None:
+        """The next request of the same errand."""
+        self.host = host
+        self.sent = True
+        self.received = 0
+        self.expected: int | None = None
+        self.status: int | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in here is ours, not the endpoint's: it does not count against the deadline."""
+        deadline, self.scope.deadline = self.scope.deadline, math.inf
+        began = anyio.current_time()
+        try:
+            yield
+        finally:
+            self.scope.deadline = deadline + anyio.current_time() - began
+
+    def failure(self, what: str, kind: ErrorClass | None = None) -> Failure:
+        lost = ErrorClass.UNCERTAIN if self.sent else ErrorClass.UNREACHABLE
+        expected = "an unknown number of" if self.expected is None else self.expected
+        where = f"{self.host}, {anyio.current_time() - self._began:.1f} s"
+        got = f", {self.received} of {expected} bytes received" if self.sent else ", nothing sent"
+        return Failure(kind=kind or lost, message=f"{what[:350]} ({where}{got})", http_status=self.status)
+
+
+class _Body(httpx.AsyncByteStream):
+    """
+    The body of a request; its first byte marks the request as sent.
+
+    Not httpcore's trace event of that moment: through a proxy, it also tells of the CONNECT before.
+    Not a generator: an unfinished one is reported by trio when a connection breaks.
+    """
+
+    def __init__(self, body: bytes, flight: _Flight, sending: Callable[[], Awaitable[None]]) -> None:
+        self._body = body
+        self._flight = flight
+        self._sending = sending
+        self.error: BaseException | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._flight.sent:
+            raise StopAsyncIteration
+        with self._flight.waiting():
+            try:
+                await self._sending()
+            except BaseException as error:
+                self.error = error
+                raise
+        self._flight.sent = True
+        return self._body
+
+
+class _Inflate:
+    """Decompresses in small pieces, so that a few bytes cannot become a gigabyte at once."""
+
+    def __init__(self, encoding: str) -> None:
+        self._gzip = encoding.endswith("gzip")
+        self._inner: zlib._Decompress | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self._inner is None or self._inner.eof
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What `data` adds; raises zlib.error."""
+        while data:
+            if self._inner is None or self._inner.eof:  # gzip may have several members (RFC 1952, 2.2)
+                self._inner = zlib.decompressobj(self._bits(data))
+            yield self._inner.decompress(data, 4 * _SMALL)
+            data = self._inner.unconsumed_tail or self._inner.unused_data
+
+    def _bits(self, data: bytes) -> int:
+        if self._gzip:
+            return zlib.MAX_WBITS | 16
+        # "deflate" means zlib's format (RFC 9110, 8.4.1.2), but some send it bare.
+        return zlib.MAX_WBITS if data[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
+
+
+class _Identity:
+    complete = True
+
+    @staticmethod
+    def pieces(data: bytes) -> Iterable[bytes]:
+        return (data,)
+
+
+class _BadLinkError(Exception):
+    """A link that is not followed, and why."""
+
+
+class Client:
+    """
+    One connection to an endpoint, for one worker: one request at a time.
+
+    `base_url` ends without a slash. `timeout` (seconds) holds for a whole request without our own waiting,
+    `max_body` (bytes) for an answer after decompression. `transport` replaces the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key: str | None,
+        timeout: float,
+        buffers: Buffers,
+        max_body: int = 64 * _MIB,
+        tls: TLS | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._secret = _Secret(key)
+        self._base = _base(base_url)
+        self._timeout = timeout
+        self._buffers = buffers
+        self._max_body = max_body
+        self._tls = tls or TLS()
+        self._transport = transport
+        self._claim: Claim | None = None
+        self._usual = _UNKNOWN
+        self._host = self._base.netloc.decode("ascii")
+        self._headers = {
+            "host": self._host,
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": f"batchgen/{__version__}",
+            "connection": "keep-alive",
+        }
+
+    def __repr__(self) -> str:
+        return f"Client({str(self._base)!r}, {self._secret!r})"
+
+    async def __aenter__(self) -> Self:
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self._secret)
+        self._http = await self._open(self._base.scheme == "https", trust_env=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.move_on_after(_CLOSE, shield=True):
+            await self._http.aclose()
+
+    @asynccontextmanager
+    async def post(
+        self, path: str, body: bytes, *, sending: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[Answer | Failure]:
+        """
+        POST `body` (JSON) to the base URL + `path`; the answer counts in `Buffers` until the context ends.
+
+        `sending` is awaited once, before the first byte of the body leaves; what it raises is raised here.
+        Between the last byte of an answer and the context nothing can be cancelled.
+        """
+        with self._buffers.claim() as claim:
+            self._claim = claim
+            try:
+                yield await self._post(path, body, sending, claim)
+            finally:
+                self._claim = None
+
+    async def fetch(self, url: str) -> bytearray | Failure:
+        """
+        GET a hosted picture, without key or cookies. A public https address, or the endpoint's own host.
+
+        Redirects (3 at most) are checked alike. Inside a `post` the bytes count in `Buffers` until that ends.
+        All of it takes at most the client's timeout; every failure is a `DOWNLOAD`.
+        """
+        kept = self._claim
+        lent = kept.size if kept else 0
+        if kept:
+            kept.resize(0)
+        flight = _Flight("")
+        failure: bytearray | Failure | None = None
+        with self._buffers.claim() as claim, anyio.move_on_after(self._timeout) as flight.scope:
+            failure = await self._download(url, flight, claim)
+        if isinstance(failure, bytearray):
+            lent += len(failure)
+        if kept:
+            kept.resize(lent)
+        if isinstance(failure, bytearray):
+            return failure
+        failure = failure or flight.failure(f"no whole picture within {self._timeout:g} s")
+        message = self._secret.redact(f"{_shown(url)}: {failure.message}")[:500]
+        return msgspec.structs.replace(failure, kind=ErrorClass.DOWNLOAD, message=message)
+
+    async def _open(self, secure: bool, *, trust_env: bool, proxy: str | None = None) -> httpx.AsyncClient:
+        if secure and self._transport is None:
+            context = await anyio.to_thread.run_sync(self._tls.context)
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
+        try:
+            return httpx.AsyncClient(
+                verify=context,
+                proxy=proxy,
+                trust_env=trust_env,
+                transport=self._transport,
+                timeout=httpx.Timeout(self._timeout, connect=min(_CONNECT, self._timeout / 2)),
+                limits=httpx.Limits(
+                    max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE
+                ),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise InputError(f"the proxy named in the environment cannot be used: {error}") from error
+
+    async def _post(
+        self, path: str, body: bytes, sending: Callable[[], Awaitable[None]], claim: Claim
+    ) -> Answer | Failure:
+        flight = _Flight(self._host)
+        stream = _Body(body, flight, sending)
+        headers = self._headers | self._secret.headers() | {"content-length": str(len(body))}
+        request = httpx.Request("POST", f"{self._base}{path}", headers=headers, stream=stream)
+        result: Answer | Failure | None = None
+        with anyio.move_on_after(self._timeout) as flight.scope:
+            try:
+                result = await self._exchange(self._http, request, flight, claim)
+            except _LOST as error:
+                if error is stream.error:
+                    raise
+                result = flight.failure(_told(error))
+        result = result or flight.failure(f"no whole answer within {self._timeout:g} s")
+        if isinstance(result, Failure):
+            return msgspec.structs.replace(result, message=self._secret.redact(result.message)[:500])
+        return result
+
+    async def _exchange(
+        self, http: httpx.AsyncClient, request: httpx.Request, flight: _Flight, claim: Claim
+    ) -> Answer | Failure:
+        # A request cancelled before it has a connection would keep its place in httpcore's pool for good.
+        await anyio.lowlevel.checkpoint()
+        response = await http.send(request, stream=True)
+        flight.status = response.status_code
+        try:
+            return await self._read(response, flight, claim)
+        finally:
+            with anyio.move_on_after(_CLOSE, shield=True):
+                await _close(response)
+
+    async def _read(self, response: httpx.Response, flight: _Flight, claim: Claim) -> Answer | Failure:
+        headers = dict(response.headers)
+        length = headers.get("content-length", "")
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if length.isdecimal() and "transfer-encoding" not in headers:
+            flight.expected = int(length)
+        decoder = _Inflate(encoding) if encoding in {"gzip", "x-gzip", "deflate"} else _Identity()
+        if (flight.expected or 0) > self._max_body:
+            body: bytearray | str = self._too_large
+        elif flight.expected is None or isinstance(decoder, _Inflate):
+            body = await self._growing(response, decoder, flight, claim)
+        else:
+            body = await _whole(response, flight, flight.expected, claim)
+        if isinstance(body, str):
+            return flight.failure(body, ErrorClass.BAD_ANSWER)
+        return Answer(response.status_code, headers, body)
+
+    async def _growing(
+        self, response: httpx.Response, decoder: _Inflate | _Identity, flight: _Flight, claim: Claim
+    ) -> bytearray | str:
+        """The body, or what is wrong with it."""
+        body = bytearray()
+        wrong = ""
+        try:
+            async for chunk in cast("httpx.AsyncByteStream", response.stream):
+                if wrong:  # hung up; what is left is let pass so that httpx's generators come to their end
+                    continue
+                flight.received += len(chunk)
+                wrong = self._inflate(chunk, decoder, body)
+                if wrong:
+                    _hang_up(response)
+                elif claim.size < len(body) > _SMALL:
+                    if not claim.size:
+                        with flight.waiting():
+                            await claim.take(self._usual)
+                    claim.resize(max(claim.size, len(body)))
+        except _LOST:
+            if not wrong:
+                raise
+        claim.resize(len(body))
+        self._usual = max(len(body), _SMALL)
+        return wrong or (body if decoder.complete else "the answer's compression ends too early")
+
+    def _inflate(self, chunk: bytes, decoder: _Inflate | _Identity, body: bytearray) -> str:
+        try:
+            for piece in decoder.pieces(chunk):
+                body += piece
+                if len(body) > self._max_body:
+                    return self._too_large
+        except zlib.error as error:
+            return f"the answer's compression is damaged: {error}"
+        return ""
+
+    @property
+    def _too_large(self) -> str:
+        return f"the answer is larger than {self._max_body} bytes and was not read on"
+
+    async def _download(self, url: str, flight: _Flight, claim: Claim) -> bytearray | Failure:
+        pauses, attempt = [*_PAUSES], 0
+        while True:
+            try:
+                result = await self._follow(url, attempt, flight, claim)
+            except _BadLinkError as error:
+                return Failure(kind=ErrorClass.DOWNLOAD, message=str(error))
+            except _LOST as error:
+                result = flight.failure(_told(error))
+            if isinstance(result, bytearray) or result.kind not in _PASSING or not pauses:
+                return result
+            if anyio.current_time() + pauses[0] >= flight.scope.deadline:
+                return result
+            await anyio.sleep(pauses.pop(0))
+            attempt += 1
+
+    async def _follow(self, url: str, attempt: int, flight: _Flight, claim: Claim) -> bytearray | Failure:
+        for _ in range(1 + _REDIRECTS):
+            link = _link(url)
+            flight.start(link.netloc.decode("ascii"))
+            claim.resize(0)
+            answer = await self._get(link, attempt, flight, claim)
+            if isinstance(answer, Failure):
+                return answer
+            if answer.status == 200:
+                return answer.body
+            if not (300 <= answer.status < 400 and "location" in answer.headers):
+                passing = answer.status in {408, 425, 429} or answer.status >= 500
+                kind = ErrorClass.TRANSIENT if passing else ErrorClass.DOWNLOAD
+                return flight.failure(f"HTTP {answer.status}", kind)
+            url = _joined(url, answer.headers["location"])
+        raise _BadLinkError(f"more than {_REDIRECTS} redirects")
+
+    async def _get(self, link: httpx.URL, attempt: int, flight: _Flight, claim: Claim) -> Answer | Failure:
+        proxy = None if self._transport else _proxy(link)
+        name, address = link.raw_host.decode("ascii"), link.host
+        if link.host != self._base.host:
+            if link.scheme != "https":
+                raise _BadLinkError("only https links are followed")
+            addresses = await _public_addresses(link.host, link.port or 443, proxied=proxy is not None)
+            # Asked for by address, so that a second look-up cannot lead elsewhere (DNS rebinding).
+            address = addresses[attempt % len(addresses)] if addresses else address
+        headers = {
+            "host": link.netloc.decode("ascii"),
+            "accept": "image/*, */*;q=0.1",
+            "accept-encoding": "identity",
+            "user-agent": self._headers["user-agent"],
+            "connection": "close",
+        }
+        url = link.copy_with(host=address)
+        request = httpx.Request("GET", url, headers=headers, extensions={"sni_hostname": name})
+        if self._transport:
+            return await self._exchange(self._http, request, flight, claim)
+        async with await self._open(link.scheme == "https", trust_env=False, proxy=proxy) as http:
+            return await self._exchange(http, request, flight, claim)
+
+
+async def _whole(response: httpx.Response, flight: _Flight, length: int, claim: Claim) -> bytearray:
+    with flight.waiting():
+        await claim.take(length)
+    body = bytearray(length)
+    at = 0
+    async for chunk in cast("httpx.AsyncByteStream", response.stream):
+        flight.received = end = at + len(chunk)
+        body[at:end] = chunk
+        at = end
+    if at != length:
+        raise httpx.RemoteProtocolError("the answer is not as long as it says")
+    return body
+
+
+async def _close(response: httpx.Response) -> None:
+    """Give the connection back, unless it brought more than the answer: that would pass for the next one."""
+    try:
+        clean = not any(_LEFT_OVER(response))
+    except AttributeError:
+        clean = False
+    if not clean:
+        _hang_up(response)
+    await response.aclose()
+
+
+def _hang_up(response: httpx.Response) -> None:
+    """End the connection under httpcore's hands; closing it is left to httpcore, or its pool loses count."""
+    stream = response.extensions.get("network_stream")
+    if stream is not None:
+        connection = stream.get_extra_info("socket")
+        with suppress(OSError):
+            # With a reset: a peer in the midst of sending would not notice a polite goodbye.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _told(error: BaseException) -> str:
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
+
+
+def _base(base_url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise InputError(f"the base URL is not a URL: {error}") from error
+    if base.scheme not in {"http", "https"} or not base.host or base.userinfo or base.query or base.fragment:
+        raise InputError(
+            "the base URL must be http(s)://HOST[:PORT][/PATH], without a name, a key or a query in it"
+        )
+    return base
+
+
+def _link(url: str) -> httpx.URL:
+    try:
+        link = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise _BadLinkError(f"not a URL: {error}") from error
+    if link.scheme not in {"http", "https"} or not link.host or link.userinfo:
+        raise _BadLinkError("not a link to a picture")
+    return link
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise _BadLinkError(f"a redirect to no URL: {error}") from error
+
+
+def _shown(url: str) -> str:
+    """A link as it may be told: what follows the path is often a signature."""
+    try:
+        link = httpx.URL(url)
+    except httpx.InvalidURL:
+        return "a link"
+    return f"{link.scheme}://{link.netloc.decode('ascii')}{link.path}"[:200]
+
+
+def _proxy(link: httpx.URL) -> str | None:
+    """The environment's proxy for a link, as the client of the endpoint would choose it."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(link.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(link.netloc.decode("ascii")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+async def _public_addresses(host: str, port: int, *, proxied: bool) -> list[str]:
+    """The addresses of a host, all of them public; none for a name that a proxy is to look up."""
+    flags = socket.AI_NUMERICHOST if proxied else 0
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        if not proxied:
+            raise
+        if f".{host}".rstrip(".").endswith((".localhost", ".local", ".internal")):
+            raise _BadLinkError("the link leads into a private network") from None
+        return []
+    addresses = [str(entry[4][0]) for entry in found]
+    if not all(map(_public, addresses)):
+        raise _BadLinkError("the link leads into a private network")
+    return addresses
+
+
+def _public(address: str) -> bool:
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast and ip != _AZURE_PLATFORM

@@ -1,0 +1,1 @@
+"""Which wire formats are spoken? One module each, of pure functions, beside what they share."""

@@ -1,0 +1,82 @@
+"""
+How many tokens does an answer say it took?
+
+Names differ between OpenAI, the gateways and Google's own format; numbers come as text, floats or null. What
+is negative, absurd or no number counts as not said.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING, Any
+
+from batchgen.dialects.lenient import amount, count, mapping, sequence, string
+from batchgen.records import ReportedUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MOST_USD = 100_000
+_NANO = Decimal("1e-9")
+
+
+def reported(body: Mapping[str, Any]) -> ReportedUsage | None:
+    """Read `usage`, or Google's `usageMetadata`; None when there is neither or nothing in it."""
+    usage, metadata = mapping(body.get("usage")), mapping(body.get("usageMetadata"))
+    found = _openai(usage) if usage else _google(metadata)
+    return found if found != ReportedUsage() else None
+
+
+def _openai(usage: Mapping[str, Any]) -> ReportedUsage:
+    details = _first(usage, "completion_tokens_details", "output_tokens_details")
+    return ReportedUsage(
+        prompt_tokens=count(_first(usage, "prompt_tokens", "input_tokens")),
+        completion_tokens=count(_first(usage, "completion_tokens", "output_tokens")),
+        total_tokens=count(usage.get("total_tokens")),
+        image_tokens=count(mapping(details).get("image_tokens")),
+        cost_usd=_cost(usage),
+    )
+
+
+def _google(metadata: Mapping[str, Any]) -> ReportedUsage:
+    """Thinking is output, tools are input: https://ai.google.dev/api/generate-content#UsageMetadata."""
+    pictures = [
+        count(mapping(part).get("tokenCount"))
+        for part in sequence(metadata.get("candidatesTokensDetails"))
+        if string(mapping(part).get("modality")).upper() == "IMAGE"
+    ]
+    return ReportedUsage(
+        prompt_tokens=_sum(metadata, "promptTokenCount", "toolUsePromptTokenCount"),
+        completion_tokens=_sum(metadata, "candidatesTokenCount", "thoughtsTokenCount"),
+        total_tokens=count(metadata.get("totalTokenCount")),
+        image_tokens=sum(filter(None, pictures)) if pictures else None,
+    )
+
+
+def _first(table: Mapping[str, Any], *names: str) -> object:
+    return next((table[name] for name in names if table.get(name) is not None), None)
+
+
+def _sum(table: Mapping[str, Any], *names: str) -> int | None:
+    counts = [number for name in names if (number := count(table.get(name))) is not None]
+    return sum(counts) if counts else None
+
+
+def _cost(usage: Mapping[str, Any]) -> Decimal | None:
+    """
+    Read the money named; with a key of one's own, the upstream bills its part separately.
+
+    https://openrouter.ai/docs/use-cases/usage-accounting
+    """
+    cost = _money(usage.get("cost"))
+    if cost is not None and usage.get("is_byok") is True:
+        upstream = _money(mapping(usage.get("cost_details")).get("upstream_inference_cost"))
+        cost += upstream or 0
+    return cost
+
+
+def _money(value: object) -> Decimal | None:
+    usd = amount(value)
+    if usd is None or usd > _MOST_USD:
+        return None
+    return Decimal(repr(usd)).quantize(_NANO, rounding=ROUND_HALF_EVEN)

@@ -1,0 +1,200 @@
+"""
+What is one run told to do?
+
+A job is resolved once, from a job file, the environment and the flags, into one frozen value. Its fields are
+the names of the flags and of the keys in a job file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from batchgen import providers
+from batchgen.errors import InputError, nearest
+from batchgen.imaging import Check
+from batchgen.records import Model, Provider, Value
+
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Rate = Annotated[float, msgspec.Meta(gt=0)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class OnUncertain(StrEnum):
+    """What a rerun does with requests that may have been billed without an answer."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+
+
+class Job(Value, frozen=True, forbid_unknown_fields=True):
+    """Everything one run is told."""
+
+    manifest: _Text
+    """Path of the table of prompts; '-' is CSV on standard input."""
+    output: _Text | None = None
+    """The run directory; `runs/<name of the manifest or the job file>` when not given."""
+    provider: str = "core-today"
+    base_url: str | None = None
+    """Another endpoint than the provider's own; ends before `/chat/completions`."""
+    dialect: str | None = None
+    model: _Text = "gemini-3.1-flash-image-preview"
+    models: Mapping[str, Mapping[str, Any]] = {}
+    """Prices and facts that override the catalogue's, by model id."""
+
+    template: str | None = None
+    columns: Mapping[str, str] = {}
+    """Our column name to the manifest's."""
+    name: str | None = None
+    system: str | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_tokens: _Count | None = None
+    variants: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 8
+    rpm: _Rate | None = None
+    ipm: _Rate | None = None
+    tpm: _Rate | None = None
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    timeout: _Rate = 300.0
+    """Seconds a request may take."""
+    budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """USD spent in this run directory, ever, at most."""
+    check: Check = Check.FULL
+
+    limit: _Count | None = None
+    only: str | None = None
+    """A table of ids; the other rows are left alone."""
+    again: bool = False
+    retry_failed: bool = False
+    on_uncertain: OnUncertain = OnUncertain.RETRY
+
+    simulator: Mapping[str, Any] = {}
+    """How the simulator behaves, for `provider = "simulator"`."""
+
+
+class Endpoint(Value, frozen=True):
+    """Where the requests go, with what, and in whose name."""
+
+    provider: Provider
+    model: Model
+    """Sent where a row names none."""
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.provider.name!r}, {self.model.id!r}, key={'…' if self.key else None!r})"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """
+    Read a job file: its keys as they stand, paths made relative to the current folder.
+
+    :raises InputError: it cannot be read, or it has a key that no job has.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as cause:
+        raise InputError(f"{path}: {cause.strerror}") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise InputError(f"{path}: not valid TOML: {cause}") from cause
+    for key in values:
+        if key not in Job.__struct_fields__:
+            raise InputError(f"{path}: unknown key {key!r}{nearest(key, Job.__struct_fields__)}")
+    if "manifest" not in values:
+        raise InputError(f'{path}: no manifest; add `manifest = "prompts.csv"`')
+    for key in ("manifest", "output", "only"):
+        if isinstance(values.get(key), str) and values[key] != "-":
+            values[key] = os.path.relpath(path.parent / values[key])
+    return values
+
+
+def resolve(source: str, given: Mapping[str, object]) -> Job:
+    """
+    Make the job of a SOURCE (a job file or a manifest) and what was given beside it.
+
+    :param given: what flags and environment say; goes before the job file.
+    :raises InputError: a value is missing, unknown or out of range.
+    """
+    is_job = source.lower().endswith(".toml")
+    stated = read(Path(source)) if is_job else {"manifest": source}
+    values: dict[str, object] = {**stated, **given}
+    if values.get("output") is None:
+        values["output"] = str(Path("runs") / _name(source))
+    try:
+        return msgspec.convert(values, Job)
+    except msgspec.ValidationError as cause:
+        raise InputError(_explained(source, stated, given, str(cause))) from cause
+
+
+def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
+    """
+    Find out where the job's requests go, and the key from the environment.
+
+    :param environment: None when nothing will be sent and no key is needed.
+    :raises InputError: provider or model are unknown, or there is no key.
+    """
+    provider = providers.find(job.provider)
+    if job.base_url is not None:
+        provider = providers.at_url(job.base_url, dialect=job.dialect or "chat")
+    if job.dialect not in (None, "chat"):
+        raise InputError(f"--dialect: {job.dialect!r} is unknown; known: 'chat'")
+    provider = providers.override(provider, job.models)
+    model = providers.find_model(provider, job.model)
+    if model is None:
+        if provider.models and job.base_url is None:
+            names = [name for known in provider.models for name in (known.id, *known.aliases)]
+            raise InputError(
+                f"--model: {provider.title} has no {job.model!r}{nearest(job.model, names)}"
+                " (`batchgen models` lists them)"
+            )
+        model = Model(id=job.model)
+    return Endpoint(
+        provider=provider, model=model, key=None if environment is None else _key(provider, environment)
+    )
+
+
+def _key(provider: Provider, environment: Mapping[str, str]) -> str | None:
+    if provider.simulated:
+        return "simulated"
+    for variable in provider.key_variables:
+        if environment.get(variable, "").strip():
+            return environment[variable].strip()
+    if urlsplit(provider.base_url).hostname in {"localhost", "127.0.0.1", "::1"}:
+        return None  # a server of one's own often wants none
+    variables = " or ".join(provider.key_variables)
+    raise InputError(
+        f"no API key for {provider.title}: set {variables}, as in `export {provider.key_variables[0]}=…`"
+        " (without a key: `--provider simulator`)"
+    )
+
+
+def _name(source: str) -> str:
+    if source == "-":
+        return "stdin"
+    name = Path(source).name
+    for ending in (".gz", ".toml", *MANIFESTS):
+        name = name.removesuffix(ending)
+    return name or "run"
+
+
+def _explained(source: str, stated: Mapping[str, object], given: Mapping[str, object], message: str) -> str:
+    """A msgspec message in the words of whoever wrote the value."""
+    match = re.fullmatch(r"(?P<what>.*) - at `\$\.(?P<key>\w+)(?P<rest>.*)`", message)
+    if match is None:
+        return f"{source}: {message}"
+    key, what = match["key"], match["what"].replace("`", "")
+    value = given.get(key, stated.get(key))
+    flag = f"--{key.replace('_', '-')}"
+    where = f"{source}: {key}{match['rest']}" if key not in given else flag
+    return f"{where}: {what[:1].lower()}{what[1:]}, got {value!r}"

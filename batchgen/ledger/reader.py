@@ -1,0 +1,178 @@
+"""What does the ledger say?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from decimal import Decimal  # noqa: TC003
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchgen.errors import InputError
+from batchgen.ledger.schema import QUALITIES, connect, usd
+from batchgen.records import Image, Status, Usage, UsageQuality, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_IMAGES = msgspec.json.Decoder(tuple[Image, ...])
+
+
+class State(Value, frozen=True):
+    """What the ledger knows of a task before it is taken up."""
+
+    status: Status
+    uncertain: int = 0
+    """Attempts so far that may have been billed without an answer."""
+
+
+class Result(Value, frozen=True):
+    """A task as the table shows it: sums over all its attempts, the rest from its last one."""
+
+    status: str
+    model: str
+    provider: str
+    attempts: int
+    prompt_tokens: int
+    text_tokens: int
+    image_tokens: int
+    total_tokens: int
+    quality: str
+    """A `UsageQuality`, the worst of all attempts."""
+    cost: int | None
+    """Nano-USD, as are `wasted` and `billed`; None where the model has no price."""
+    wasted: int | None
+    billed: int | None
+    credits: int | None
+    """Millionths of the provider's credit."""
+    images: tuple[Image, ...]
+    text: str | None
+    finish_reason: str | None
+    error_class: str | None
+    error_message: str | None
+    request_id: str | None
+    started_at: int | None
+    finished_at: int | None
+    latency: float | None
+
+
+class Totals(Value, frozen=True):
+    """Everything a run directory ever asked for and paid, rows deleted since included."""
+
+    tasks: Mapping[str, int]
+    """Known tasks by status."""
+    requests: int
+    """Requests whose body left or may have left."""
+    usage: Usage
+    cost_usd: Decimal
+    wasted_usd: Decimal
+    uncertain: int
+    """Requests that may have been billed, without an answer that says so."""
+    uncertain_usd: Decimal
+    """What those may have cost, by what was reserved for them."""
+    unpriced: int
+    """Requests with tokens and without a price."""
+
+
+class Run(Value, frozen=True):
+    """One session of work on a run directory."""
+
+    id: int
+    started_at: int
+    ended_at: int | None
+    ended: str | None
+    pid: int
+    host: str
+    provider: str
+    simulated: bool
+    tasks: int
+
+
+class Reader:
+    """The reading side, for any process at any time; sees what is committed."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises InputError: there is no ledger, or it is not one."""
+        if not path.is_file():
+            msg = f"{path.parent}: no ledger here; is this a run directory? `batchgen run … -o DIR` makes one"
+            raise InputError(msg)
+        self._connection = connect(path)
+        self._connection.execute("PRAGMA query_only = ON")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def states(self, keys: Sequence[str]) -> dict[str, State]:
+        """What is known of these tasks; those the ledger has never seen are left out."""
+        rows = self._connection.execute(
+            "SELECT key, status, uncertain FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
+            (_list(keys),),
+        )
+        return {key: State(status=Status(status), uncertain=uncertain) for key, status, uncertain in rows}
+
+    def results(self, keys: Sequence[str]) -> list[Result | None]:
+        """The results of these tasks in the given order; None for those the ledger has never seen."""
+        rows = self._connection.execute(
+            f"SELECT key, {', '.join(Result.__struct_fields__)} FROM tasks"  # noqa: S608
+            " WHERE key IN (SELECT value FROM json_each(?))",
+            (_list(keys),),
+        )
+        found = {row[0]: _result(row[1:]) for row in rows}
+        return [found.get(key) for key in keys]
+
+    def totals(self) -> Totals:
+        """Everything ever asked for in this run directory."""
+        tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
+        prompt, text, image, total, requests, cost, wasted, uncertain, exposed, unpriced = (
+            self._connection.execute(
+                """
+                SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0),
+                  ifnull(sum(image_tokens), 0),
+                  ifnull(sum(total_tokens), 0), count(submitted_at), sum(cost),
+                  sum(CASE WHEN error_class IS NOT NULL THEN cost END),
+                  count(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN 1 END),
+                  sum(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN reserved END),
+                  count(CASE WHEN total_tokens > 0 AND cost IS NULL THEN 1 END)
+                FROM attempts
+                """
+            ).fetchone()
+        )
+        return Totals(
+            tasks=dict(tasks),
+            requests=requests,
+            usage=Usage(prompt_tokens=prompt, text_tokens=text, image_tokens=image, total_tokens=total),
+            cost_usd=usd(cost),
+            wasted_usd=usd(wasted),
+            uncertain=uncertain,
+            uncertain_usd=usd(exposed),
+            unpriced=unpriced,
+        )
+
+    def failures(self) -> list[tuple[str, int, str]]:
+        """Unsuccessful tasks, the most frequent first: class, how many, one message as an example."""
+        return self._connection.execute(
+            "SELECT ifnull(error_class, ''), count(*), ifnull(max(error_message), '') FROM tasks"
+            " WHERE status NOT IN ('succeeded', 'pending') GROUP BY error_class ORDER BY count(*) DESC"
+        ).fetchall()
+
+    def last_run(self) -> Run | None:
+        """The newest run, ended or not."""
+        names = Run.__struct_fields__
+        row = self._connection.execute(
+            f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT 1"  # noqa: S608
+        ).fetchone()
+        return None if row is None else msgspec.convert(dict(zip(names, row, strict=True)), Run, strict=False)
+
+
+def _list(keys: Sequence[str]) -> str:
+    return msgspec.json.encode(keys).decode()
+
+
+def _result(row: Sequence[object]) -> Result:
+    values = dict(zip(Result.__struct_fields__, row, strict=True))
+    quality, images = values["quality"], values["images"]
+    values["quality"] = UsageQuality.NONE if quality == -1 else QUALITIES[int(str(quality))]
+    values["images"] = _IMAGES.decode(str(images)) if images else ()
+    return Result(**values)  # type: ignore[arg-type]  # SQLite has no types; the schema is next door

@@ -1,0 +1,122 @@
+"""How does the ledger look on disk, and how is it opened?"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from batchgen.errors import InputError, StorageError
+from batchgen.records import ZERO, UsageQuality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+APPLICATION_ID = 0x62677231
+"""Marks the file as batchgen's ('bgr1'), so that a foreign database is not taken for a ledger."""
+VERSION = 1
+QUALITIES = tuple(UsageQuality)
+"""A usage quality is stored as its place here; -1 where no usage was due."""
+
+_NANO = Decimal("1e-9")
+_SCHEMA = f"""
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
+  pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
+  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL
+);
+CREATE TABLE tasks (
+  key TEXT PRIMARY KEY, id TEXT NOT NULL, stem TEXT NOT NULL, folded TEXT NOT NULL UNIQUE,
+  status TEXT NOT NULL DEFAULT 'pending', model TEXT NOT NULL, provider TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, text_tokens INTEGER NOT NULL DEFAULT 0,
+  image_tokens INTEGER NOT NULL DEFAULT 0, total_tokens INTEGER NOT NULL DEFAULT 0,
+  quality INTEGER NOT NULL DEFAULT -1,
+  cost INTEGER, wasted INTEGER, billed INTEGER, credits INTEGER,
+  images TEXT, text TEXT, finish_reason TEXT, error_class TEXT, error_message TEXT, request_id TEXT,
+  started_at INTEGER, finished_at INTEGER, latency REAL
+) WITHOUT ROWID;
+CREATE INDEX tasks_status ON tasks (status, error_class);
+CREATE TABLE attempts (
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL, run INTEGER NOT NULL,
+  started_at INTEGER NOT NULL, submitted_at INTEGER, settled_at INTEGER,
+  reserved INTEGER, error_class TEXT, error_message TEXT, http_status INTEGER, request_id TEXT,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, text_tokens INTEGER NOT NULL DEFAULT 0,
+  image_tokens INTEGER NOT NULL DEFAULT 0, total_tokens INTEGER NOT NULL DEFAULT 0, quality INTEGER,
+  cost INTEGER, billed INTEGER, latency REAL
+);
+CREATE INDEX attempts_key ON attempts (key);
+CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+_REMEDIES = {
+    "SQLITE_FULL": "free some space",
+    "SQLITE_READONLY": "make the run directory writable",
+    "SQLITE_CANTOPEN": "make the run directory readable and writable",
+    "SQLITE_NOTADB": "this file is no SQLite database; move it away or choose another directory with -o",
+    "SQLITE_CORRUPT": "the file is damaged; restore it from a copy",
+    "SQLITE_BUSY": "another program holds it open for writing",
+}
+
+
+def nano(amount: Decimal | None) -> int | None:
+    """Money as the ledger holds it."""
+    return None if amount is None else int((amount / _NANO).to_integral_value())
+
+
+def usd(amount: int | None) -> Decimal:
+    """Money out of the ledger; nothing where nothing is known."""
+    return ZERO if amount is None else amount * _NANO
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """
+    Open the ledger, or make it.
+
+    :raises InputError: the file is another program's or a newer batchgen's.
+    :raises StorageError: it cannot be read or written.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = FULL")
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            connection.execute("PRAGMA journal_mode = WAL")
+            with transaction(connection):
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+        _check(path, connection)
+    except sqlite3.Error as cause:
+        raise storage_error(path, cause) from cause
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        msg = f"{path}: this SQLite file is not a batchgen ledger; choose another run directory with -o"
+        raise InputError(msg)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        msg = f"{path}: written by a newer batchgen (format {version}, not {VERSION}); upgrade batchgen"
+        raise InputError(msg)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK on any exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def storage_error(path: Path, cause: sqlite3.Error) -> StorageError:
+    """What a person can do about an SQLite error."""
+    remedy = _REMEDIES.get(getattr(cause, "sqlite_errorname", ""), "check the disk")
+    return StorageError(f"{path}: {cause}: {remedy}, then run the same command again")

@@ -1,0 +1,316 @@
+"""How does an attempt get into the ledger, durably and in the right order?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import unicodedata
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from batchgen.ledger.schema import QUALITIES, connect, nano, storage_error, transaction
+from batchgen.records import ErrorClass, Outcome, Status, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from decimal import Decimal
+    from pathlib import Path
+
+    from batchgen.errors import StorageError
+
+T = TypeVar("T")
+
+
+class Attempt(Value, frozen=True):
+    """One request that is about to be made: its number in the ledger and the file it may fill."""
+
+    id: int
+    key: str
+    stem: str
+
+
+class _Ticket:
+    """An operation waiting for its commit, and what came of it."""
+
+    __slots__ = ("done", "error", "operation", "value")
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], object]) -> None:
+        self.operation = operation
+        self.done = False
+        self.value: object = None
+        self.error: StorageError | None = None
+
+
+def _value(ticket: _Ticket) -> Any:  # noqa: ANN401  what its operation returned
+    if ticket.error is not None:
+        raise ticket.error
+    return ticket.value
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    await anyio.to_thread.run_sync(call)
+
+
+class Ledger:
+    """
+    The writing side, one a run directory (the caller holds its lock).
+
+    Operations that arrive while a commit is on its way share the next one: whoever comes first after it takes
+    along all that wait. A call that has returned is on disk. All raise `StorageError` when the disk refuses.
+    """
+
+    def __init__(
+        self, path: Path, *, blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None
+    ) -> None:
+        """:param blocking: runs blocking calls; threads unless given."""
+        self.path = path
+        self._blocking = blocking or _in_thread
+        self._waiting: list[_Ticket] = []
+        self._turn = anyio.Lock()
+        self._connection = connect(path)
+        self._run = 0
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let go of it."""
+        self._connection.close()
+
+    def begin(self, *, now: int, provider: str, simulated: bool, tasks: int, version: str) -> list[str]:
+        """
+        Open a run, after settling what an earlier one left behind as uncertain or never sent.
+
+        :return: the file names, without extension, that the earlier one may have been writing.
+        """
+
+        def write(connection: sqlite3.Connection) -> list[str]:
+            stems = connection.execute(
+                "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
+            ).fetchall()
+            _settle_leftovers(connection, now)
+            cursor = connection.execute(
+                "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks),
+            )
+            self._run = cursor.lastrowid or 0
+            return [stem for (stem,) in stems]
+
+        return self._at_once(write)
+
+    def end(self, *, now: int, reason: str) -> None:
+        """Close the run; what is still unsettled was abandoned and is uncertain from now on."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            _settle_leftovers(connection, now)
+            connection.execute(
+                "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self._run)
+            )
+
+        self._at_once(write)
+
+    def take_up_again(self, keys: Iterable[str]) -> None:
+        """Put finished tasks back to pending; their pictures and costs stay until something new comes."""
+        self._at_once(
+            lambda connection: connection.executemany(
+                "UPDATE tasks SET status = 'pending', uncertain = 0 WHERE key = ?", ((key,) for key in keys)
+            )
+        )
+
+    async def give_up(self, key: str) -> None:
+        """End a task that was sent more than once without an answer: it is uncertain for good."""
+        await self._commit(
+            lambda connection: connection.execute(
+                "UPDATE tasks SET status = 'uncertain' WHERE key = ?", (key,)
+            )
+        )
+
+    async def start(
+        self,
+        *,
+        key: str,
+        row_id: str,
+        stem: str,
+        model: str,
+        provider: str,
+        reserved: Decimal | None,
+        now: int,
+    ) -> Attempt:
+        """Note the intent to send a request and claim the file name for its task."""
+
+        def write(connection: sqlite3.Connection) -> Attempt:
+            claimed = _claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
+            cursor = connection.execute(
+                "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
+                (key, self._run, now, nano(reserved)),
+            )
+            return Attempt(id=cursor.lastrowid or 0, key=key, stem=claimed)
+
+        return await self._commit(write)
+
+    async def submitted(self, attempt: Attempt, *, now: int) -> None:
+        """Note that the request's body is about to leave: from here on it may be billed."""
+        await self._commit(
+            lambda connection: connection.execute(
+                "UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id)
+            )
+        )
+
+    async def settle(
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        *,
+        status: Status,
+        counts: bool,
+        in_credits: Decimal | None,
+        now: int,
+    ) -> None:
+        """
+        Note what an attempt came to and where its task stands now, in one transaction.
+
+        :param status: `PENDING` while the task will be tried again.
+        :param counts: whether it counts towards the task's attempts (an answer 429 does not).
+        :param in_credits: the cost in the provider's own unit.
+        """
+        values = _values(attempt, outcome, status=status, counts=counts, in_credits=in_credits, now=now)
+        await self._commit(lambda connection: _settle(connection, values))
+
+    async def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        ticket = _Ticket(operation)
+        self._waiting.append(ticket)
+        try:
+            async with self._turn:
+                if not ticket.done:
+                    batch, self._waiting = self._waiting, []
+                    await self._blocking(lambda: self._apply(batch))
+        finally:
+            if ticket in self._waiting:  # cancelled before its turn: it never happened
+                self._waiting.remove(ticket)
+        return _value(ticket)
+
+    def _at_once(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        ticket = _Ticket(operation)
+        self._apply([ticket])
+        return _value(ticket)
+
+    def _apply(self, batch: Sequence[_Ticket]) -> None:
+        """All or nothing: one transaction for the whole batch."""
+        error: StorageError | None = None
+        try:
+            with transaction(self._connection):
+                for ticket in batch:
+                    ticket.value = ticket.operation(self._connection)
+        except sqlite3.Error as cause:
+            error = storage_error(self.path, cause)
+        for ticket in batch:
+            ticket.error = error
+            ticket.done = True
+
+
+def _claim(
+    connection: sqlite3.Connection, *, key: str, row_id: str, stem: str, model: str, provider: str
+) -> str:
+    """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
+    known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
+    if known is not None:
+        connection.execute(
+            "UPDATE tasks SET id = ?, model = ?, provider = ? WHERE key = ?", (row_id, model, provider, key)
+        )
+        return str(known[0])
+    free, salt = stem, 0
+    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (_fold(free),)).fetchone():
+        free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
+        salt += 1
+    connection.execute(
+        "INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES (?, ?, ?, ?, ?, ?)",
+        (key, row_id, free, _fold(free), model, provider),
+    )
+    return free
+
+
+def _fold(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem.casefold())
+
+
+def _values(
+    attempt: Attempt, outcome: Outcome, *, status: Status, counts: bool, in_credits: Decimal | None, now: int
+) -> dict[str, object]:
+    usage, cost = outcome.usage, nano(outcome.cost_usd)
+    failed = outcome.kind is not None
+    return {
+        "attempt": attempt.id,
+        "key": attempt.key,
+        "status": status,
+        "counts": int(counts),
+        "uncertain": int(outcome.kind is ErrorClass.UNCERTAIN),
+        "prompt": usage.prompt_tokens,
+        "text_tokens": usage.text_tokens,
+        "image": usage.image_tokens,
+        "total": usage.total_tokens,
+        "quality": -1 if failed and not usage.total_tokens else QUALITIES.index(usage.quality),
+        "cost": cost,
+        "wasted": cost if failed or cost is None else 0,
+        "billed": nano(outcome.billed_usd),
+        "credits": None if in_credits is None else int(in_credits.scaleb(6).to_integral_value()),
+        "images": msgspec.json.encode(outcome.images).decode() if outcome.images else None,
+        "text": outcome.text or None,
+        "finish_reason": outcome.finish_reason,
+        "error_class": outcome.kind,
+        "error_message": outcome.message,
+        "request_id": outcome.request_id,
+        "http_status": outcome.http_status,
+        "started_at": outcome.started_at,
+        "latency": outcome.latency,
+        "now": now,
+    }
+
+
+def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
+    connection.execute(
+        """
+        UPDATE attempts SET settled_at = :now, error_class = :error_class, error_message = :error_message,
+          http_status = :http_status, request_id = :request_id, prompt_tokens = :prompt,
+          text_tokens = :text_tokens, image_tokens = :image, total_tokens = :total, quality = :quality,
+          cost = :cost, billed = :billed, latency = :latency
+        WHERE id = :attempt
+        """,
+        values,
+    )
+    connection.execute(
+        """
+        UPDATE tasks SET status = :status, attempts = attempts + :counts, uncertain = uncertain + :uncertain,
+          prompt_tokens = prompt_tokens + :prompt, text_tokens = text_tokens + :text_tokens,
+          image_tokens = image_tokens + :image, total_tokens = total_tokens + :total,
+          quality = max(quality, :quality),
+          cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
+          billed = coalesce(billed + :billed, billed, :billed),
+          credits = coalesce(credits + :credits, credits, :credits),
+          images = :images, text = :text, finish_reason = :finish_reason, error_class = :error_class,
+          error_message = :error_message, request_id = :request_id,
+          started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency
+        WHERE key = :key
+        """,
+        values,
+    )
+
+
+def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
+    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
+    connection.execute(
+        "UPDATE tasks SET error_class = 'uncertain',"
+        " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
+        " uncertain = uncertain + (SELECT count(*) FROM attempts WHERE attempts.key = tasks.key"
+        " AND settled_at IS NULL AND submitted_at IS NOT NULL)"
+        " WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)"
+    )
+    connection.execute(
+        "UPDATE attempts SET settled_at = :now, error_class ="
+        " CASE WHEN submitted_at IS NULL THEN 'unreachable'"
+        " ELSE 'uncertain' END, error_message = 'the run ended before the answer was recorded'"
+        " WHERE settled_at IS NULL",
+        {"now": now},
+    )

@@ -1,0 +1,60 @@
+"""
+What does the table of prompts ask for, and is all of it usable?
+
+`read` goes through a CSV, TSV, JSONL or Parquet table once, checks all of it before anything is sent, and
+leaves a snapshot that a run works from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from batchgen.errors import InputError
+from batchgen.manifest import tables
+from batchgen.manifest.problems import Problems
+from batchgen.manifest.rows import Reading, Rows
+from batchgen.manifest.snapshot import Batch, Draft, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Batch", "Manifest", "Reading", "read", "read_ids"]
+
+
+def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | None = None) -> Manifest:
+    """
+    Check a manifest and put its snapshot at `snapshot`.
+
+    `source` is a path, or '-' for a CSV on `stdin`. Raises `InputError` if the source cannot be opened,
+    `ManifestError` with all that is wrong in it, `StorageError` if the snapshot cannot be written. After an
+    error nothing is left behind; what was at `snapshot` before stays as it was.
+    """
+    problems = Problems("standard input" if source == "-" else source)
+    with tables.opened(source, stdin, problems) as table:
+        rows = Rows(table.schema, reading, problems)
+        problems.stop()
+        with Draft(snapshot, rows.schema) as draft:
+            for batch in table.batches:
+                for part in rows.normalise(batch):
+                    draft.add(part)
+            draft.close()
+            if not draft.rows and not problems:
+                problems.add("the table has no rows")
+            if rows.id_column is not None:
+                draft.check_ids(rows.id_column, problems)
+            problems.stop()
+            draft.publish()
+    return Manifest(snapshot)
+
+
+def read_ids(path: str) -> frozenset[str]:
+    """The ids a file names: its `id` column (or `custom_id`, or the only one); in a .txt file, one a line."""
+    if Path(path).suffix.lower() == ".txt":
+        found: Iterable[str | None] = (line.rstrip("\r\n") for line in tables.read_lines(path))
+    else:
+        found = (cell for batch in tables.read_ids(path, Problems(path)) for cell in batch.to_pylist())
+    ids = frozenset(cell for cell in found if cell is not None and cell.strip())
+    if not ids:
+        raise InputError(f"{path}: there is no id in it")
+    return ids

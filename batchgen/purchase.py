@@ -1,0 +1,479 @@
+"""
+How are the missing pictures of a run bought?
+
+One `Purchase` is the async part of a run: it feeds tasks to the pool, leads every attempt through budget,
+gate, ledger and worker, and decides by the one table in `retry` what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import Counter
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from batchgen import pricing, providers, retry
+from batchgen.budget import Budget, Estimate
+from batchgen.client import TLS, Buffers, Client
+from batchgen.errors import BatchgenError
+from batchgen.job import OnUncertain
+from batchgen.limits import Gate
+from batchgen.pool import Pool
+from batchgen.records import ZERO, ErrorClass, Model, Status, Usage, Value
+from batchgen.retry import Action
+from batchgen.store import safe_stem
+from batchgen.worker import UNKNOWN_COST, Worker
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, Callable, Iterator
+
+    from batchgen.budget import Reservation
+    from batchgen.job import Endpoint, Job
+    from batchgen.ledger import Attempt, Ledger, Reader, State
+    from batchgen.limits import Pass
+    from batchgen.manifest import Batch, Manifest
+    from batchgen.records import Outcome, Task
+    from batchgen.simulator.transport import SimulatorTransport
+    from batchgen.store import Store
+    from batchgen.worker import Blocking
+
+logger = logging.getLogger("batchgen")
+
+_HEARTBEAT = 1.0
+_THREADS = 4
+"""Enough to keep two cores busy with decoding; each holds a picture and a half in memory."""
+_USUAL_TOKENS = 4096
+"""Output tokens of a large picture with its thinking, until answers teach better."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Progress(Value, frozen=True):
+    """How far a run is, for whoever watches it."""
+
+    total: int
+    """Tasks of the manifest."""
+    skipped: int
+    """Tasks this run came by and left as they were."""
+    succeeded: int
+    failed: int
+    in_flight: int
+    waiting: int
+    """Tasks between two attempts."""
+    spent_usd: Decimal
+    """Ever, in this run directory."""
+    cooling: float
+    """Seconds until the endpoint takes requests again."""
+    stopping: str | None
+    """Why nothing new is started, while what is in flight ends."""
+
+
+class Stop(Value, frozen=True):
+    """Why a run ended before its tasks did, and what to do about it."""
+
+    reason: str
+    message: str
+    remedy: str
+    exit_status: int = 3
+
+
+class _Item:
+    """A task on its way, with what happened to it in this run."""
+
+    __slots__ = ("attempts", "by_kind", "task")
+
+    def __init__(self, task: Task, state: State | None) -> None:
+        self.task = task
+        self.attempts = 0
+        self.by_kind: Counter[ErrorClass] = Counter()
+        if state is not None:
+            self.by_kind[ErrorClass.UNCERTAIN] = state.uncertain
+
+
+class Counts:
+    """What a run has done so far."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self.unsuccessful_before = 0
+        """Of the skipped ones."""
+        self.succeeded = 0
+        self.failed = 0
+        self.requests = 0
+        self.run_usd = ZERO
+
+
+def selected(
+    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+) -> Iterator[tuple[Batch, list[tuple[int, State | None]]]]:
+    """The tasks a job is about, in manifest order: each batch with its indices and what the ledger knows."""
+    left = job.limit
+    for batch in manifest.batches():
+        chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
+        states = reader.states([batch.keys[index] for index in chosen]) if reader is not None else {}
+        yield batch, [(index, states.get(batch.keys[index])) for index in chosen]
+        if left is not None:
+            left -= len(chosen)
+            if left <= 0:
+                return
+
+
+def wanted_again(job: Job, state: State | None) -> bool:
+    """Whether the job takes up a task that is final."""
+    if state is None or state.status is Status.PENDING:
+        return False
+    return job.again or (job.retry_failed and state.status is not Status.SUCCEEDED)
+
+
+def gives_up(job: Job, state: State) -> bool:
+    """Whether a pending task was sent without an answer as often as the job dares."""
+    most = 1 if job.on_uncertain is OnUncertain.SKIP else retry.RULES[ErrorClass.UNCERTAIN].most or 1
+    return state.status is Status.PENDING and state.uncertain >= most
+
+
+def first_estimate(model: Model) -> Decimal | None:
+    """USD, on the safe side, for a picture of which nothing is known yet; None without a price."""
+    largest = max(model.image_tokens.values(), default=_USUAL_TOKENS)
+    guess = Usage(prompt_tokens=_USUAL_TOKENS, text_tokens=_USUAL_TOKENS, image_tokens=largest)
+    return pricing.cost(guess, model.price)
+
+
+def usual_cost(model: Model) -> Decimal | None:
+    """USD for one 1K picture with some thinking; None without a price."""
+    image = model.image_tokens.get("1K", _USUAL_TOKENS)
+    return pricing.cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
+
+
+class Purchase:
+    """Everything that the workers of one run share."""
+
+    def __init__(
+        self,
+        job: Job,
+        endpoint: Endpoint,
+        *,
+        manifest: Manifest,
+        ledger: Ledger,
+        reader: Reader,
+        store: Store,
+        only: frozenset[str] | None,
+        transport: SimulatorTransport | None,
+        on_progress: Callable[[Progress], None] | None,
+        signals: bool,
+        rng: random.Random,
+        wall: Callable[[], float],
+        blocking: Blocking | None,
+    ) -> None:
+        """
+        Gather what a run needs.
+
+        :param only: the row ids this run is about; None is all.
+        :param transport: replaces the network (the simulator's, in the same process).
+        :param on_progress: called with every settled attempt and once a second, on the event loop.
+        :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
+        :param wall: seconds since 1970.
+        :param blocking: runs blocking calls; threads unless given.
+        """
+        self.counts = Counts()
+        self.stop: Stop | None = None
+        self._job = job
+        self.endpoint = endpoint
+        self._manifest = manifest
+        self._ledger = ledger
+        self._reader = reader
+        self._store = store
+        self._only = only
+        self._transport = transport
+        self._on_progress = on_progress
+        self._signals = signals
+        self._rng = rng
+        self._wall = wall
+        self._blocking: Blocking = blocking or partial(
+            anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS)
+        )
+        self._pool: Pool[_Item] = Pool(concurrency=job.concurrency)
+        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
+        totals = reader.totals()
+        limit = None if job.budget is None else Decimal(str(job.budget))
+        self._budget = Budget(limit, totals.cost_usd + totals.uncertain_usd)
+        self._estimates: dict[str, Estimate] = {}
+        self._settled = anyio.Event()
+        self._models: dict[str, Model] = {}
+        self._policy = retry.Policy(attempts=job.attempts)
+        self._workers: list[Worker] = []
+
+    def progress(self) -> Progress:
+        """How far it is at this moment."""
+        return Progress(
+            total=self._manifest.tasks,
+            skipped=self.counts.skipped,
+            succeeded=self.counts.succeeded,
+            failed=self.counts.failed,
+            in_flight=self._pool.inflight,
+            waiting=self._pool.retrying,
+            spent_usd=self._budget.spent,
+            cooling=self._gate.cooling,
+            stopping=self.stop.reason if self.stop else None,
+        )
+
+    async def carry_out(self) -> None:
+        """Buy what is missing until all is done, something stops the run, or a signal drains it."""
+        source, failure = self._items(), None
+        async with AsyncExitStack() as stack:
+            await self._hire(stack)
+            async with anyio.create_task_group() as aside:
+                if self._signals:
+                    aside.start_soon(self._listen, aside.cancel_scope)
+                if self._on_progress is not None:
+                    aside.start_soon(self._beat)
+                try:
+                    await self._pool.run(source, self._attempt)
+                except BatchgenError as cause:
+                    failure = cause  # raised as itself, not as a group of one
+                finally:
+                    await source.aclose()
+                aside.cancel_scope.cancel()
+        self._report()
+        if failure is not None:
+            raise failure
+
+    async def _hire(self, stack: AsyncExitStack) -> None:
+        provider, tls = self.endpoint.provider, TLS()
+        buffers = Buffers()
+        for _ in range(min(self._job.concurrency, max(1, self._manifest.tasks))):
+            client = Client(
+                base_url=provider.base_url,
+                key=self.endpoint.key,
+                timeout=self._job.timeout,
+                buffers=buffers,
+                tls=tls,
+                transport=self._transport,
+            )
+            self._workers.append(
+                Worker(
+                    client=await stack.enter_async_context(client),
+                    store=self._store,
+                    models=self._model,
+                    check=self._job.check,
+                    blocking=self._blocking,
+                    wall=self._wall,
+                )
+            )
+
+    async def _items(self) -> AsyncGenerator[_Item, None]:
+        """The tasks that are to be bought, read no further ahead than they are needed."""
+        batches = selected(self._job, self._manifest, self._reader, self._only)
+        while (found := await self._blocking(lambda: next(batches, None))) is not None:
+            batch, chosen = found
+            for index, state in chosen:
+                if state is not None and gives_up(self._job, state):
+                    await self._ledger.give_up(batch.keys[index])
+                    self._skip(success=False)
+                elif state is not None and state.status is not Status.PENDING:
+                    self._skip(success=state.status is Status.SUCCEEDED)
+                else:
+                    yield _Item(batch.task(index), state)
+
+    def _skip(self, *, success: bool) -> None:
+        self.counts.skipped += 1
+        self.counts.unsuccessful_before += not success
+
+    async def _attempt(self, item: _Item, number: int) -> float | None:
+        """One request for one task; the seconds until its next one, None when it is final or the run ends."""
+        task = item.task
+        hold = await self._reserve(task)
+        if hold is None:
+            return 0.0
+        leave: Pass | None = None
+        with self._pool.waiting():
+            leave = await self._gate.enter(_USUAL_TOKENS)
+        if leave is None:
+            self._budget.release(hold)
+            return 0.0
+        attempt = await self._ledger.start(
+            key=task.key,
+            row_id=task.id,
+            stem=safe_stem(task.name),
+            model=task.model,
+            provider=self.endpoint.provider.name,
+            reserved=hold.amount if self._model(task.model).price else None,
+            now=self._now(),
+        )
+        outcome = await self._workers[number % len(self._workers)].attempt(
+            task, attempt.stem, sending=lambda: self._submit(attempt)
+        )
+        with anyio.CancelScope(shield=True):
+            return await self._settle(item, attempt, outcome, leave, hold)
+
+    async def _submit(self, attempt: Attempt) -> None:
+        await self._ledger.submitted(attempt, now=self._now())
+        self.counts.requests += 1
+
+    async def _reserve(self, task: Task) -> Reservation | None:
+        """Money for one picture; None when there is none left, or the run is ending."""
+        while True:
+            amount = self._estimate(task.model).amount
+            hold = self._budget.reserve(amount)
+            if hold is not None:
+                return hold
+            if not self._budget.could_fit_later(amount):
+                self._halt(
+                    Stop(
+                        reason="budget",
+                        message=f"the budget of ${self._job.budget:,.2f} has no room for another picture"
+                        f" (${self._budget.spent:,.4f} spent, ${amount:,.4f} needed)",
+                        remedy="raise --budget and run the same command again",
+                    )
+                )
+                return None
+            event, woken = self._settled, False
+            with self._pool.waiting():
+                await event.wait()
+                woken = True
+            if not woken:
+                return None
+
+    async def _settle(
+        self, item: _Item, attempt: Attempt, outcome: Outcome, leave: Pass, hold: Reservation
+    ) -> float | None:
+        kind = outcome.kind
+        counts = kind is not ErrorClass.RATE
+        item.attempts += counts
+        if kind is not None:
+            item.by_kind[kind] += 1
+        decision = self._decide(item, outcome)
+        await self._ledger.settle(
+            attempt,
+            outcome,
+            status=self._status(outcome, decision),
+            counts=counts,
+            in_credits=self._credits(outcome.cost_usd),
+            now=self._now(),
+        )
+        self._book(item.task, outcome, hold)
+        self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind is None)
+        self._log(item, outcome, decision)
+        delay = self._follow(item, outcome, decision, leave)
+        self._report()
+        return delay
+
+    def _decide(self, item: _Item, outcome: Outcome) -> retry.Decision | None:
+        if outcome.kind is None:
+            return None
+        return retry.decide(
+            outcome.kind,
+            attempts=item.attempts,
+            same=item.by_kind[outcome.kind],
+            policy=self._policy,
+            retry_after=outcome.retry_after,
+            rng=self._rng,
+        )
+
+    @staticmethod
+    def _status(outcome: Outcome, decision: retry.Decision | None) -> Status:
+        if outcome.kind is None or decision is None:
+            return Status.SUCCEEDED
+        return retry.RULES[outcome.kind].status if decision.action is Action.FAIL else Status.PENDING
+
+    def _follow(
+        self, item: _Item, outcome: Outcome, decision: retry.Decision | None, leave: Pass
+    ) -> float | None:
+        """Do what was decided; the seconds until the task's next attempt, None when it is final."""
+        if decision is None or outcome.kind is None:
+            self.counts.succeeded += 1
+            return None
+        match decision.action:
+            case Action.FAIL:
+                self.counts.failed += 1
+                return None
+            case Action.RETRY:
+                return decision.delay
+            case Action.COOL:
+                self._gate.cool(leave, outcome.retry_after)
+                return 0.0
+            case Action.STOP:
+                self._halt(
+                    Stop(
+                        reason=outcome.kind,
+                        message=f"row {item.task.id}: {outcome.message}",
+                        remedy=retry.RULES[outcome.kind].remedy,
+                    )
+                )
+                return 0.0
+
+    def _book(self, task: Task, outcome: Outcome, hold: Reservation) -> None:
+        cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
+        self.counts.run_usd += outcome.cost_usd or ZERO
+        # What may have been billed without saying how much counts in full: a budget must not hope.
+        self._budget.settle(hold, hold.amount if outcome.kind in UNKNOWN_COST else cost)
+        if outcome.kind is None and outcome.cost_usd is not None:
+            self._estimate(task.model).observe(cost)
+        self._settled.set()
+        self._settled = anyio.Event()
+
+    def _halt(self, stop: Stop) -> None:
+        """Begin nothing more; the first reason is the one that is told."""
+        if self.stop is None:
+            self.stop = stop
+        self._pool.drain()
+
+    def _log(self, item: _Item, outcome: Outcome, decision: retry.Decision | None) -> None:
+        if decision is None:
+            logger.debug("row %s: done in %.1f s", item.task.id, outcome.latency)
+        elif decision.action is Action.RETRY:
+            logger.info(
+                "row %s: %s: %s; again in %.1f s", item.task.id, outcome.kind, outcome.message, decision.delay
+            )
+        else:
+            logger.info("row %s: %s: %s", item.task.id, outcome.kind, outcome.message)
+
+    async def _listen(self, everything: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(*_SIGNALS) as received:
+            async for number in received:
+                if self.stop is not None and self.stop.exit_status > 128:
+                    everything.cancel()
+                    return
+                name = signal.Signals(number).name
+                self.stop = Stop(
+                    reason=name,
+                    message=f"{name}: nothing new was started, what was in flight was kept",
+                    remedy="run the same command to go on",
+                    exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
+                )
+                self._pool.drain()
+                self._report()
+
+    async def _beat(self) -> None:
+        while True:
+            await anyio.sleep(_HEARTBEAT)
+            self._report()
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.progress())
+
+    def _model(self, name: str) -> Model:
+        known = self._models.get(name)
+        if known is None:
+            known = providers.find_model(self.endpoint.provider, name) or Model(id=name)
+            self._models[name] = known
+        return known
+
+    def _estimate(self, name: str) -> Estimate:
+        known = self._estimates.get(name)
+        if known is None:
+            known = self._estimates[name] = Estimate(first_estimate(self._model(name)) or ZERO)
+        return known
+
+    def _credits(self, cost: Decimal | None) -> Decimal | None:
+        each = self.endpoint.provider.usd_per_credit
+        return None if cost is None or each is None else cost / each
+
+    def _now(self) -> int:
+        return int(self._wall() * 1_000_000)

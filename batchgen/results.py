@@ -1,0 +1,264 @@
+"""
+How does the account of a run become one table?
+
+`results.parquet` is derived from the manifest and the ledger: one row a task, in manifest order, whatever
+happened to it. It is written beside the old one and replaces it whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchgen.errors import StorageError
+from batchgen.records import Status, UsageQuality, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batchgen.ledger import Reader, Result
+    from batchgen.manifest import Batch, Manifest
+
+MONEY = pa.decimal128(18, 9)
+CREDITS = pa.decimal128(18, 6)
+TIME = pa.timestamp("us", tz="UTC")
+IMAGES = pa.list_(
+    pa.struct(
+        [
+            ("file_name", pa.string()),
+            ("sha256", pa.string()),
+            ("mime", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("bytes", pa.int64()),
+            ("draft", pa.bool_()),
+        ]
+    )
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("variant", pa.int32()),
+        ("status", pa.string()),
+        ("prompt", pa.string()),
+        ("model", pa.string()),
+        ("provider", pa.string()),
+        ("file_name", pa.string()),
+        ("images", IMAGES),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("error_class", pa.string()),
+        ("error_message", pa.string()),
+        ("attempts", pa.int32()),
+        ("prompt_tokens", pa.int64()),
+        ("text_tokens", pa.int64()),
+        ("image_tokens", pa.int64()),
+        ("total_tokens", pa.int64()),
+        ("usage_quality", pa.string()),
+        ("cost_usd", MONEY),
+        ("wasted_usd", MONEY),
+        ("cost_credits", CREDITS),
+        ("billed_usd", MONEY),
+        ("started_at", TIME),
+        ("finished_at", TIME),
+        ("latency_s", pa.float64()),
+        ("request_id", pa.string()),
+        ("task_key", pa.string()),
+    ]
+)
+"""The columns of every table, before the manifest's own."""
+
+
+class Tally(Value, frozen=True):
+    """What a table adds up to."""
+
+    tasks: Mapping[str, int]
+    """Rows by status."""
+    prompt_tokens: int
+    text_tokens: int
+    image_tokens: int
+    total_tokens: int
+    cost_usd: Decimal
+    wasted_usd: Decimal
+    unpriced: int
+    """Rows with tokens and without a cost."""
+
+
+def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
+    """
+    Write the table of a manifest's tasks, whole or not at all.
+
+    A column of the manifest that bears the name of one of the table's comes along as `manifest_<name>`.
+
+    :raises StorageError: it cannot be written; the old table is untouched.
+    """
+    schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
+    tally = _Adding()
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for batch in manifest.batches():
+                results = ledger.results(batch.keys)
+                tally.add(results)
+                writer.write_batch(_rows(batch, results, schema))
+        _replace(temporary, path)
+    except OSError as cause:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = cause.strerror or str(cause)
+        raise StorageError(f"{path}: {reason}; make room or make it writable, then run again") from cause
+    return tally.done()
+
+
+def _carried(fields: pa.Schema) -> Iterator[pa.Field]:
+    taken = set(SCHEMA.names)
+    for field in fields:
+        name = field.name
+        while name in taken:
+            name = f"manifest_{name}"
+        taken.add(name)
+        yield field.with_name(name)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _rows(batch: Batch, results: Sequence[Result | None], schema: pa.Schema) -> pa.RecordBatch:
+    asked = batch.columns()
+    theirs = {name: asked.column(place) for place, name in enumerate(_ASKED)}
+    columns = [theirs[name] if name in theirs else _OWN[name](results) for name in SCHEMA.names]
+    carried = [asked.column(place) for place in range(len(_ASKED), asked.num_columns)]
+    arrays = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip([*columns, *carried], schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _field(name: str, kind: pa.DataType) -> Callable[[Sequence[Result | None]], pa.Array]:
+    """A column straight from the result's field; null where the ledger has never seen the task."""
+    return lambda results: pa.array(
+        [None if result is None else getattr(result, name) for result in results], kind
+    )
+
+
+def _sum(name: str) -> Callable[[Sequence[Result | None]], pa.Array]:
+    """A column of counts; nothing was used where the ledger has never seen the task."""
+    return lambda results: pa.array(
+        [0 if result is None else getattr(result, name) for result in results], SCHEMA.field(name).type
+    )
+
+
+def _money(name: str, kind: pa.DataType) -> Callable[[Sequence[Result | None]], pa.Array]:
+    """The ledger's integers, reinterpreted: a decimal is an integer and the place of its point."""
+
+    def column(results: Sequence[Result | None]) -> pa.Array:
+        whole = pa.array(
+            [None if result is None else getattr(result, name) for result in results], pa.int64()
+        )
+        return pa.Array.from_buffers(kind, len(whole), whole.cast(pa.decimal128(19, 0)).buffers())
+
+    return column
+
+
+def _statuses(results: Sequence[Result | None]) -> pa.Array:
+    return pa.array([Status.PENDING if result is None else result.status for result in results], pa.string())
+
+
+def _qualities(results: Sequence[Result | None]) -> pa.Array:
+    return pa.array(
+        [UsageQuality.NONE if result is None else result.quality for result in results], pa.string()
+    )
+
+
+def _file_names(results: Sequence[Result | None]) -> pa.Array:
+    return pa.array(
+        [result.images[-1].file_name if result is not None and result.images else None for result in results],
+        pa.string(),
+    )
+
+
+def _images(results: Sequence[Result | None]) -> pa.Array:
+    return pa.array(
+        [
+            []
+            if result is None
+            else [{name: getattr(image, name) for name in image.__struct_fields__} for image in result.images]
+            for result in results
+        ],
+        IMAGES,
+    )
+
+
+_ASKED = ("id", "variant", "prompt", "model", "task_key")
+"""What a batch of the manifest brings before the columns it carries."""
+_OWN: Mapping[str, Callable[[Sequence[Result | None]], pa.Array]] = {
+    "status": _statuses,
+    "provider": _field("provider", pa.string()),
+    "file_name": _file_names,
+    "images": _images,
+    "text": _field("text", pa.string()),
+    "finish_reason": _field("finish_reason", pa.string()),
+    "error_class": _field("error_class", pa.string()),
+    "error_message": _field("error_message", pa.string()),
+    "attempts": _sum("attempts"),
+    "prompt_tokens": _sum("prompt_tokens"),
+    "text_tokens": _sum("text_tokens"),
+    "image_tokens": _sum("image_tokens"),
+    "total_tokens": _sum("total_tokens"),
+    "usage_quality": _qualities,
+    "cost_usd": _money("cost", MONEY),
+    "wasted_usd": _money("wasted", MONEY),
+    "cost_credits": _money("credits", CREDITS),
+    "billed_usd": _money("billed", MONEY),
+    "started_at": _field("started_at", TIME),
+    "finished_at": _field("finished_at", TIME),
+    "latency_s": _field("latency", pa.float64()),
+    "request_id": _field("request_id", pa.string()),
+}
+
+
+class _Adding:
+    """Sums in the making."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, int] = dict.fromkeys(Status, 0)
+        self._sums = dict.fromkeys(
+            ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens", "cost", "wasted"), 0
+        )
+        self._unpriced = 0
+
+    def add(self, results: Sequence[Result | None]) -> None:
+        for result in results:
+            if result is None:
+                self._tasks[Status.PENDING] += 1
+                continue
+            self._tasks[result.status] += 1
+            for name in self._sums:
+                self._sums[name] += getattr(result, name) or 0
+            self._unpriced += result.cost is None and result.total_tokens > 0
+
+    def done(self) -> Tally:
+        cost, wasted = self._sums["cost"], self._sums["wasted"]
+        tokens = {name: total for name, total in self._sums.items() if name.endswith("_tokens")}
+        return Tally(
+            tasks={status: count for status, count in self._tasks.items() if count},
+            cost_usd=Decimal(cost).scaleb(-9),
+            wasted_usd=Decimal(wasted).scaleb(-9),
+            unpriced=self._unpriced,
+            **tokens,
+        )

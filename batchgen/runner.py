@@ -1,0 +1,313 @@
+"""
+How does one run go, from top to bottom?
+
+`run` tells the story: own the directory, read the manifest, open the ledger, buy what is missing, write the
+table, sum up. `Purchase` is its middle part, the only one that is async.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from batchgen import __version__, results
+from batchgen import job as jobs
+from batchgen import manifest as manifests
+from batchgen.errors import InputError
+from batchgen.ledger import Ledger, Reader
+from batchgen.lock import RunLock
+from batchgen.purchase import Purchase, Stop, gives_up, selected, usual_cost, wanted_again
+from batchgen.records import Params, Status, Value
+from batchgen.store import Store, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from batchgen.job import Endpoint, Job
+    from batchgen.manifest import Manifest
+    from batchgen.purchase import Progress
+    from batchgen.results import Tally
+    from batchgen.simulator.transport import SimulatorTransport
+    from batchgen.worker import Blocking
+
+LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
+
+
+class Summary(Value, frozen=True):
+    """What a run came to."""
+
+    directory: str
+    table: str
+    simulated: bool
+    tasks: Mapping[str, int]
+    """Rows of the table by status."""
+    bought: int
+    """Pictures this run added."""
+    requests: int
+    """Requests this run sent."""
+    prompt_tokens: int
+    text_tokens: int
+    image_tokens: int
+    total_tokens: int
+    cost_usd: Decimal
+    """Of the rows in the table."""
+    wasted_usd: Decimal
+    """The part of it that bought no picture."""
+    run_usd: Decimal
+    """Spent by this run."""
+    spent_usd: Decimal
+    """Ever spent in this run directory, rows deleted since included."""
+    uncertain: int
+    """Requests ever sent whose answer never came."""
+    uncertain_usd: Decimal
+    """What they may have cost."""
+    unpriced: int
+    """Rows with tokens whose model has no price: their cost is not in the sums."""
+    failures: tuple[tuple[str, int, str], ...]
+    """Unsuccessful rows: class, how many, one message."""
+    elapsed_s: float
+    stopped: Stop | None
+    exit_status: int
+
+
+class Preview(Value, frozen=True):
+    """What a run would buy."""
+
+    manifest: str
+    directory: str
+    rows: int
+    tasks: int
+    done: int
+    new: int
+    """Tasks that would be bought."""
+    left_alone: int
+    """Tasks that failed for good; `--retry-failed` takes them up."""
+    estimate_usd: Decimal | None
+    """At one 1K picture each; None when the model has no price."""
+    simulated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a run takes from outside, where that is not the machine itself: how it is rehearsed and tested."""
+
+    backend: str = "asyncio"
+    backend_options: Mapping[str, Any] | None = None
+    blocking: Blocking | None = None
+    """Runs blocking calls; threads unless given."""
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    rng: random.Random = field(default_factory=random.Random)
+    transport: SimulatorTransport | None = None
+    """Replaces the network."""
+
+
+def run(
+    job: Job,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    on_progress: Callable[[Progress], None] | None = None,
+    signals: bool = False,
+    surroundings: Surroundings | None = None,
+) -> Summary:
+    """
+    Carry out a job, or go on with it, and return what it came to.
+
+    :param environment: where the API key is looked up.
+    :param on_progress: called with every settled attempt and once a second, on the event loop: be quick.
+    :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run (main thread only).
+    :param surroundings: time, randomness, threads and network other than the machine's own.
+    :raises InputError: the job or its manifest cannot be run; nothing was sent.
+    :raises LockedError: another run owns the run directory.
+    :raises StorageError: a picture, the ledger or the table could not be written.
+    """
+    began = time.monotonic()
+    around = surroundings or Surroundings()
+    endpoint = _checked(job, environment)
+    transport = around.transport or _transport(job, endpoint)
+    only = None if job.only is None else manifests.read_ids(job.only)
+    directory = Path(job.output or "runs/run")
+    _make(directory)
+    with RunLock(directory):
+        manifest = _read(job, endpoint, directory / MANIFEST)
+        path = directory / LEDGER
+        with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
+            store = Store(directory)
+            _begin(job, endpoint, manifest, ledger, store)
+            _take_up_again(job, manifest, ledger, reader, only)
+            purchase = Purchase(
+                job,
+                endpoint,
+                manifest=manifest,
+                ledger=ledger,
+                reader=reader,
+                store=store,
+                only=only,
+                transport=transport,
+                on_progress=on_progress,
+                signals=signals,
+                rng=around.rng,
+                wall=around.wall,
+                blocking=around.blocking,
+            )
+            try:
+                anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
+            finally:
+                # On every way out: what was bought must be found in the table.
+                ledger.end(now=_now(), reason=purchase.stop.reason if purchase.stop else "done")
+                tally = results.write(manifest, reader, directory / TABLE)
+            return _summary(purchase, tally, reader, directory, elapsed=time.monotonic() - began)
+
+
+def preview(job: Job) -> Preview:
+    """
+    Read everything a run would read, send nothing, and say what it would buy; no key is needed.
+
+    :raises InputError: the job or its manifest cannot be run.
+    """
+    endpoint = _checked(job, None)
+    only = None if job.only is None else manifests.read_ids(job.only)
+    directory = Path(job.output or "runs/run")
+    counts: Counter[str] = Counter()
+    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
+            for _, chosen in selected(job, manifest, reader, only):
+                for _, state in chosen:
+                    if state is None or wanted_again(job, state):
+                        counts["new"] += 1
+                    elif state.status is not Status.PENDING:
+                        counts[state.status] += 1
+                    else:
+                        counts["uncertain" if gives_up(job, state) else "new"] += 1
+    finally:
+        if reader is not None:
+            reader.close()
+    each = usual_cost(endpoint.model)
+    return Preview(
+        manifest=job.manifest,
+        directory=str(directory),
+        rows=manifest.rows,
+        tasks=manifest.tasks,
+        done=counts[Status.SUCCEEDED],
+        new=counts["new"],
+        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
+        estimate_usd=None if each is None else each * counts["new"],
+        simulated=endpoint.provider.simulated,
+    )
+
+
+def _checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
+    endpoint = jobs.endpoint(job, environment)
+    if job.budget is not None and endpoint.model.price is None:
+        raise InputError(
+            f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep the budget; state it in"
+            f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
+        )
+    return endpoint
+
+
+def _transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
+    """The simulator in this process, where it is the provider."""
+    if not endpoint.provider.simulated:
+        return None
+    from batchgen import simulator  # noqa: PLC0415  only painted where asked for
+    from batchgen.simulator.transport import SimulatorTransport  # noqa: PLC0415
+
+    try:
+        settings = msgspec.convert(job.simulator, simulator.Settings)
+    except msgspec.ValidationError as cause:
+        raise InputError(f"[simulator]: {cause}") from cause
+    return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise InputError(f"{directory}: {cause.strerror}; choose another run directory with -o") from cause
+
+
+def _read(job: Job, endpoint: Endpoint, snapshot: Path) -> Manifest:
+    provider = endpoint.provider
+    # An endpoint of one's own takes any model, unless a budget needs to know each one's price.
+    priced = [model for model in provider.models if job.budget is None or model.price is not None]
+    names = {name.casefold(): model.id for model in priced for name in (*model.aliases, model.id)}
+    reading = manifests.Reading(
+        model=endpoint.model.id,
+        models=names if provider.models or job.budget is not None else None,
+        columns=job.columns,
+        template=job.template,
+        name=job.name,
+        system=job.system,
+        params=Params(temperature=job.temperature, top_p=job.top_p, max_tokens=job.max_tokens),
+        variants=job.variants,
+    )
+    return manifests.read(job.manifest, reading, snapshot=snapshot, stdin=sys.stdin.buffer)
+
+
+def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store) -> None:
+    unfinished = ledger.begin(
+        now=_now(),
+        provider=endpoint.provider.name,
+        simulated=endpoint.provider.simulated,
+        tasks=manifest.tasks,
+        version=__version__,
+    )
+    store.sweep(unfinished)
+    write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(job)))
+
+
+def _take_up_again(
+    job: Job, manifest: Manifest, ledger: Ledger, reader: Reader, only: frozenset[str] | None
+) -> None:
+    """Once and durably, so that a plain resume of this run goes on with them and with nothing else."""
+    if not (job.again or job.retry_failed):
+        return
+    for batch, chosen in selected(job, manifest, reader, only):
+        ledger.take_up_again(batch.keys[index] for index, state in chosen if wanted_again(job, state))
+
+
+def _summary(purchase: Purchase, tally: Tally, reader: Reader, directory: Path, *, elapsed: float) -> Summary:
+    counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
+    unsuccessful = counts.failed + counts.unsuccessful_before
+    return Summary(
+        directory=str(directory),
+        table=str(directory / TABLE),
+        simulated=purchase.endpoint.provider.simulated,
+        tasks=tally.tasks,
+        bought=counts.succeeded,
+        requests=counts.requests,
+        prompt_tokens=tally.prompt_tokens,
+        text_tokens=tally.text_tokens,
+        image_tokens=tally.image_tokens,
+        total_tokens=tally.total_tokens,
+        cost_usd=tally.cost_usd,
+        wasted_usd=tally.wasted_usd,
+        run_usd=counts.run_usd,
+        spent_usd=totals.cost_usd,
+        uncertain=totals.uncertain,
+        uncertain_usd=totals.uncertain_usd,
+        unpriced=tally.unpriced,
+        failures=tuple(reader.failures()),
+        elapsed_s=elapsed,
+        stopped=stop,
+        exit_status=stop.exit_status if stop is not None else int(unsuccessful > 0),
+    )
+
+
+def _now() -> int:
+    return int(time.time() * 1_000_000)

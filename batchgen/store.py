@@ -1,0 +1,300 @@
+"""
+How do bytes become files that survive a crash?
+
+The order on disk is the promise: temporary file in the target folder → fsync → rename → fsync of the folder.
+Only then does the caller tell the ledger. An fsync that failed is never tried again: the kernel has dropped
+the pages by then, and the second try would succeed without them.
+
+Folders are entered one by one through descriptors that follow no symbolic link, so nothing planted in the run
+directory can lead a write out of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import unicodedata
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from batchgen.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+MAX_COMPONENT = 100
+MAX_STEM = 400
+MAX_DEPTH = 8
+
+# Control, bidirectional control and undecodable characters, and what Windows keeps for itself.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+# A folder must not take the name a picture may have beside it.
+_PICTURE = re.compile(r"\.(png|jpg|webp|gif|bin)$", re.IGNORECASE)
+_MARKED = re.compile(r"~[0-9a-f]{16}$")
+
+# A crash leaves at most one temporary file of a stem behind and `sweep` takes it away; the further slots are
+# for crashes that nobody swept up after. Few names are what spares `sweep` a look through a million files.
+_SLOTS = 8
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER_INSIDE = _FOLDER | os.O_NOFOLLOW
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDERS_KNOWN = 4096
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs that hold many files open",
+    errno.EACCES: "check who owns the run directory and its permissions",
+    errno.EPERM: "check who owns the run directory and its permissions",
+    errno.EROFS: "choose a run directory that can be written",
+    errno.ENOENT: "check that the run directory is still there",
+    errno.EEXIST: "delete the hidden .part files beside it",
+    errno.ENOTDIR: "a file or a symbolic link stands where a folder must be; move it away",
+    errno.ELOOP: "a symbolic link stands where a folder must be; move it away",
+    errno.EISDIR: "a folder stands where the file must be; move it away",
+    errno.ENAMETOOLONG: "choose a run directory with a shorter path",
+    errno.EIO: "the disk may be failing; check it before anything else",
+}
+
+
+def safe_stem(name: str) -> str:
+    r"""
+    Turn a row's name into a relative path, without extension, that is harmless on every file system.
+
+    Only `/` separates folders; `\` becomes `_` like any other unsafe character. What had to be altered or cut
+    ends in `~` and 16 hex digits of the name's BLAKE2b, and so does what looks like that already: two names
+    never fold into one. (With 8 digits a million long names of one beginning would fold in a hundred pairs.)
+    A clean name stays as it is, in NFC; names that differ in case or composition alone stay twins.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    parts = composed.split("/")
+    stem = _joined(parts, MAX_COMPONENT)
+    fits = all(parts) and len(parts) <= MAX_DEPTH and len(stem.encode()) <= MAX_STEM
+    if fits and stem == composed and not _MARKED.search(stem):
+        return stem
+    mark = "~" + blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    *folders, last = [part for part in parts if _clean(part, MAX_COMPONENT)] or ["unnamed"]
+    kept = [*folders[: MAX_DEPTH - 1], last]
+    return _joined(kept, min(MAX_COMPONENT, MAX_STEM // len(kept) - 1), mark)
+
+
+def _joined(parts: list[str], limit: int, mark: str = "") -> str:
+    *folders, last = parts
+    cleaned = [_PICTURE.sub(r"_\1", _clean(folder, limit)) for folder in folders]
+    return "/".join([*cleaned, _clean(last, limit - len(mark)) + mark])
+
+
+def _clean(component: str, limit: int) -> str:
+    text = _cut(_UNSAFE.sub("_", component).strip(". "), limit)
+    return _cut(f"_{text}", limit) if _RESERVED.match(text) else text
+
+
+def _cut(component: str, limit: int) -> str:
+    return component.encode()[:limit].decode(errors="ignore").rstrip(". ")
+
+
+class Store:
+    """
+    The pictures of one run, in `images/`, `drafts/` and `corrupt/` of its directory `root`, which exists.
+
+    Everything blocks and may be called from many threads at once, one writer a stem. Whoever writes holds the
+    run's lock. All failures are `StorageError`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # Folders whose own entry is known to be on disk. To find one there is not enough: the process that
+        # made it may have died before its fsync, and another thread may not have come to it yet.
+        self._durable: set[str] = set()
+
+    def put(
+        self, stem: str, extension: str, data: bytes | bytearray | memoryview, *, folder: str = "images"
+    ) -> str:
+        """Write `<folder>/<stem>.<extension>`, replacing what is there; return that name once durable."""
+        file_name = f"{folder}/{stem}.{extension}"
+        with _reported(self.root / file_name), self._folder(file_name, make=True) as (within, name):
+            _replace(within, name, name.removesuffix(f".{extension}"), data)
+        return file_name
+
+    def set_aside(self, stem: str, data: bytes | bytearray | memoryview) -> str:
+        """
+        Keep a corrupt picture as `corrupt/<stem>.bin`, then `.2.bin` and so on; return its name once durable.
+
+        It is for a person to look at, so it is written in place: a crash may leave it short.
+        """
+        start = f"corrupt/{stem}"
+        with _reported(self.root / start), self._folder(start, make=True) as (folder, name):
+            suffix = next(suffix for suffix in _numbered(".bin") if _create(folder, name + suffix, data))
+            _sync_folder(folder)
+        return start + suffix
+
+    def remove(self, file_name: str) -> None:
+        """Delete a file of this store; one that is not there is fine."""
+        with (
+            _reported(self.root / file_name),
+            suppress(FileNotFoundError),
+            self._folder(file_name, make=False) as (folder, name),
+        ):
+            os.unlink(name, dir_fd=folder)
+
+    def sweep(self, stems: Iterable[str]) -> int:
+        """Delete what a crash left of unfinished `put`s to `images/`; return how many files that were."""
+        return sum(self._sweep_stem(f"images/{stem}") for stem in stems)
+
+    def _sweep_stem(self, start: str) -> int:
+        with (
+            _reported(self.root / start),
+            suppress(FileNotFoundError),
+            self._folder(start, make=False) as (folder, name),
+        ):
+            return _sweep(folder, name)
+        return 0
+
+    def path(self, file_name: str) -> Path:
+        """Where a file of this store is."""
+        return self.root.joinpath(*self._parts(file_name))
+
+    def exists(self, file_name: str) -> bool:
+        """Whether the file is there and is a file."""
+        path = self.path(file_name)
+        with _reported(path):
+            return path.is_file() and not path.is_symlink()
+
+    def _parts(self, file_name: str) -> list[str]:
+        parts = file_name.split("/")
+        if len(parts) < 2 or "\0" in file_name or not {"", ".", ".."}.isdisjoint(parts):
+            raise StorageError(
+                f"{file_name!r} is not the name of a file in {self.root}; was it edited by hand?"
+            )
+        return parts
+
+    @contextmanager
+    def _folder(self, file_name: str, *, make: bool) -> Iterator[tuple[int, str]]:
+        """Open the folder of a file; give its descriptor and the file's own name."""
+        *folders, name = self._parts(file_name)
+        folder = os.open(self.root, _FOLDER)
+        try:
+            for depth, component in enumerate(folders, 1):
+                inner = self._enter(folder, component, "/".join(folders[:depth]), make=make)
+                os.close(folder)
+                folder = inner
+            yield folder, name
+        finally:
+            os.close(folder)
+
+    def _enter(self, folder: int, component: str, path: str, *, make: bool) -> int:
+        if make and path not in self._durable:
+            self._make(folder, component, path)
+        try:
+            return os.open(component, _FOLDER_INSIDE, dir_fd=folder)
+        except FileNotFoundError:
+            if not make:
+                raise
+        # Somebody deleted the folder in the middle of the run.
+        self._make(folder, component, path)
+        return os.open(component, _FOLDER_INSIDE, dir_fd=folder)
+
+    def _make(self, folder: int, component: str, path: str) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(component, dir_fd=folder)
+        _sync_folder(folder)
+        if len(self._durable) >= _FOLDERS_KNOWN:
+            self._durable.clear()
+        self._durable.add(path)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """
+    Replace a file so that after a crash it holds the old bytes or the new ones, and the new ones for good.
+
+    Its folder must exist and have one owner: what an earlier crash left beside the file is deleted.
+    """
+    with _reported(path):
+        folder = os.open(path.parent, _FOLDER)
+        try:
+            _sweep(folder, path.name)
+            _replace(folder, path.name, path.name, data)
+        finally:
+            os.close(folder)
+
+
+def _replace(folder: int, name: str, component: str, data: bytes | bytearray | memoryview) -> None:
+    temporary = next((slot for slot in _slots(component) if _create(folder, slot, data)), None)
+    if temporary is None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    try:
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    _sync_folder(folder)
+
+
+def _create(folder: int, name: str, data: bytes | bytearray | memoryview) -> bool:
+    """Write a new file to the disk; False when one of this name is there already."""
+    try:
+        file = os.open(name, _NEW_FILE, 0o666, dir_fd=folder)
+    except FileExistsError:
+        return False
+    try:
+        try:
+            _write(file, data)
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError:
+        with suppress(OSError):  # what went wrong first is what counts
+            os.unlink(name, dir_fd=folder)
+        raise
+    return True
+
+
+def _write(file: int, data: bytes | bytearray | memoryview) -> None:
+    # A disk that fills up takes a part without an error; the next write tells.
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.write(file, view[done:])
+
+
+def _sync_folder(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        # Some file systems (SMB, FUSE) cannot sync a folder and say so: there the rename is all there is.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+
+
+def _sweep(folder: int, component: str) -> int:
+    count = 0
+    for temporary in _slots(component):
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+            count += 1
+    return count
+
+
+def _slots(component: str) -> Iterator[str]:
+    return (f".{component}.{slot}.part" for slot in range(_SLOTS))
+
+
+def _numbered(suffix: str) -> Iterator[str]:
+    return itertools.chain([suffix], (f".{number}{suffix}" for number in itertools.count(2)))
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk and the file system")
+        raise StorageError(f"{path}: {error.strerror}; {remedy}, then run the same command again") from error

@@ -1,0 +1,199 @@
+"""
+How does one attempt go, end to end?
+
+A worker sends one request, reads the answer, checks the picture, makes it durable and says what came of it.
+It knows nothing of other tasks, of pacing, of budgets or of the ledger, and only the outcome travels back:
+the bytes stay here.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from batchgen import imaging, pricing
+from batchgen.dialects import chat
+from batchgen.errors import CorruptImageError
+from batchgen.records import ErrorClass, Failure, Generation, Image, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from decimal import Decimal
+    from typing import Protocol, TypedDict, TypeVar
+
+    from batchgen.client import Answer, Client
+    from batchgen.imaging import Check, Picture
+    from batchgen.records import EncodedImage, Model, ReportedUsage, Task, Usage
+    from batchgen.store import Store
+
+    T = TypeVar("T")
+
+    class Blocking(Protocol):
+        """Runs a blocking call off the event loop."""
+
+        async def __call__(self, call: Callable[[], T], /) -> T:
+            """Run `call` and return what it returns."""
+
+    class _Accounted(TypedDict):
+        usage: Usage
+        cost_usd: Decimal | None
+        billed_usd: Decimal | None
+
+
+UNKNOWN_COST = frozenset({ErrorClass.UNCERTAIN, ErrorClass.BAD_ANSWER})
+"""Failures that may have been billed without saying how much."""
+
+
+class Worker:
+    """One attempt after the other over one connection."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        store: Store,
+        models: Callable[[str], Model],
+        check: Check,
+        blocking: Blocking,
+        wall: Callable[[], float],
+    ) -> None:
+        """
+        Bind the parts an attempt needs.
+
+        :param models: what is known of a model, by the id that is sent.
+        :param blocking: runs a blocking call off the event loop.
+        :param wall: seconds since 1970, for what the endpoint says about dates.
+        """
+        self._client = client
+        self._store = store
+        self._models = models
+        self._check = check
+        self._blocking = blocking
+        self._wall = wall
+
+    async def attempt(self, task: Task, stem: str, *, sending: Callable[[], Awaitable[None]]) -> Outcome:
+        """
+        Buy one picture, once.
+
+        :param stem: the file name, without extension, that belongs to this task.
+        :param sending: awaited before the first byte of the request's body leaves.
+        :raises StorageError: the picture came and could not be written.
+        """
+        began, started_at = anyio.current_time(), int(self._wall() * 1e6)
+        body = chat.request(task)
+        async with self._client.post(chat.PATH, body, sending=sending) as answer:
+            if isinstance(answer, Failure):
+                outcome = self._failed(task, answer)
+            else:
+                # From here on it is paid for: nothing may interrupt it on its way to the disk.
+                with anyio.CancelScope(shield=True):
+                    outcome = await self._keep(task, stem, answer)
+        return msgspec.structs.replace(outcome, started_at=started_at, latency=anyio.current_time() - began)
+
+    async def _keep(self, task: Task, stem: str, answer: Answer) -> Outcome:
+        kept = await self._blocking(lambda: self._digest(task, stem, answer))
+        if isinstance(kept, Outcome):
+            return kept
+        link = _picture(kept).url or ""
+        fetched = await self._client.fetch(link)
+        if isinstance(fetched, Failure):
+            lost = fetched.message if link in fetched.message else f"{fetched.message}: {link}"
+            return self._unkept(task, kept, ErrorClass.DOWNLOAD, lost)
+        return await self._blocking(lambda: self._store_all(task, stem, kept, fetched))
+
+    def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
+        """Read an answer and keep its picture; a generation comes back while its picture is still a link."""
+        reading = chat.read(answer.status, answer.headers, answer.body, now=self._wall())
+        if isinstance(reading, Failure):
+            return self._failed(task, reading)
+        data = _picture(reading).data
+        return reading if data is None else self._store_all(task, stem, reading, data)
+
+    def _store_all(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
+        picture = _picture(generation)
+        try:
+            found = imaging.examine(data, self._check)
+        except CorruptImageError as cause:
+            aside = self._store.set_aside(stem, data)
+            return self._unkept(task, generation, ErrorClass.CORRUPT, f"{cause}; kept as {aside}")
+        drafts = [*self._examined(image for image in generation.images if image is not picture)]
+        images = [
+            self._put(f"{stem}-{number}", draft.data or b"", seen, draft=True)
+            for number, (draft, seen) in enumerate(drafts, 1)
+        ]
+        images.append(self._put(stem, data, found, draft=False))
+        sizes = [(seen.width, seen.height) for draft, seen in drafts if not draft.draft]
+        usage = self._usage(task, generation.usage, [*sizes, (found.width, found.height)])
+        return Outcome(
+            images=tuple(images),
+            text=generation.text,
+            finish_reason=generation.finish_reason,
+            request_id=generation.request_id,
+            http_status=200,
+            **usage,
+        )
+
+    def _examined(self, images: Iterable[EncodedImage]) -> Iterator[tuple[EncodedImage, Picture]]:
+        """The interim pictures that can be looked at: a damaged or linked one is no loss."""
+        for image in images:
+            if image.data is not None:
+                with suppress(CorruptImageError):
+                    yield image, imaging.examine(image.data, self._check)
+
+    def _put(self, stem: str, data: bytes | bytearray, seen: Picture, *, draft: bool) -> Image:
+        return Image(
+            file_name=self._store.put(stem, seen.extension, data, folder="drafts" if draft else "images"),
+            sha256=sha256(data).hexdigest(),
+            mime=seen.mime,
+            width=seen.width,
+            height=seen.height,
+            bytes=len(data),
+            draft=draft,
+        )
+
+    def _unkept(self, task: Task, generation: Generation, kind: ErrorClass, message: str) -> Outcome:
+        return Outcome(
+            kind=kind,
+            message=message,
+            text=generation.text,
+            finish_reason=generation.finish_reason,
+            request_id=generation.request_id,
+            http_status=200,
+            # Of unknown size: where the tokens are not reported, it is counted as the usual one.
+            **self._usage(task, generation.usage, [(1024, 1024)]),
+        )
+
+    def _failed(self, task: Task, failure: Failure) -> Outcome:
+        accounted = self._usage(task, failure.usage, [])
+        if failure.kind in UNKNOWN_COST:
+            accounted["cost_usd"] = None
+        return Outcome(
+            kind=failure.kind,
+            message=failure.message,
+            text=failure.text,
+            finish_reason=failure.finish_reason,
+            request_id=failure.request_id,
+            http_status=failure.http_status,
+            retry_after=failure.retry_after,
+            **accounted,
+        )
+
+    def _usage(
+        self, task: Task, reported: ReportedUsage | None, sizes: Sequence[tuple[int, int]]
+    ) -> _Accounted:
+        model = self._models(task.model)
+        usage = pricing.split(reported, sizes, model.image_tokens)
+        return {
+            "usage": usage,
+            "cost_usd": pricing.cost(usage, model.price),
+            "billed_usd": reported.cost_usd if reported is not None else None,
+        }
+
+
+def _picture(generation: Generation) -> EncodedImage:
+    """The last final picture is the row's picture."""
+    return [image for image in generation.images if not image.draft][-1]

@@ -1,0 +1,80 @@
+"""Whole nights in virtual time: the real runner, ledger, store and simulator, with nothing to wait for."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import pyarrow.parquet as pq
+import trio.testing
+
+from batchgen import job as jobs
+from batchgen import runner
+from batchgen.simulator import Endpoint, Settings
+from batchgen.simulator.transport import SimulatorTransport
+from tests.conftest import VirtualTimeLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchgen.purchase import Progress
+    from batchgen.runner import Summary
+
+T = TypeVar("T")
+
+
+async def inline(call: Callable[[], T], /) -> T:
+    """Run a blocking call where it stands: virtual time knows no threads."""
+    return call()
+
+
+class Nights:
+    """One run directory and one simulated endpoint, for any number of runs."""
+
+    def __init__(self, folder: Path, settings: Settings | None = None, *, backend: str = "asyncio") -> None:
+        self.manifest = folder / "prompts.csv"
+        self.directory = folder / "run"
+        self.backend = backend
+        self.endpoint = Endpoint(settings or Settings(paint=False), clock=anyio.current_time)
+
+    def write(self, text: str) -> None:
+        """Put a manifest in place."""
+        self.manifest.write_text(text, encoding="utf-8")
+
+    def rows(self, count: int) -> None:
+        """Put a manifest of so many plain rows in place."""
+        self.write("id,prompt\n" + "".join(f"row-{n},a picture of number {n}\n" for n in range(count)))
+
+    def run(
+        self,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[Progress], None] | None = None,
+        signals: bool = False,
+        **values: object,
+    ) -> Summary:
+        """Carry out one run to its end, in no time."""
+        job = jobs.resolve(
+            str(self.manifest), {"provider": "simulator", "output": str(self.directory), **values}
+        )
+        options: dict[str, Any] = (
+            {"loop_factory": VirtualTimeLoop}
+            if self.backend == "asyncio"
+            else {"clock": trio.testing.MockClock(autojump_threshold=0)}
+        )
+        around = runner.Surroundings(
+            backend=self.backend,
+            backend_options=options,
+            blocking=inline,
+            rng=random.Random(seed),
+            wall=lambda: 1_800_000_000.0 + anyio.current_time(),
+            transport=SimulatorTransport(self.endpoint, offload=inline),
+        )
+        return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
+
+    def table(self) -> list[dict[str, Any]]:
+        """The results as they stand."""
+        found: list[dict[str, Any]] = pq.read_table(self.directory / runner.TABLE).to_pylist()
+        return found

@@ -1,0 +1,327 @@
+"""The ledger keeps what it has confirmed, sums to the last nano-dollar, and knows what a crash left behind."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchgen.errors import InputError, StorageError
+from batchgen.ledger import Attempt, Ledger, Reader
+from batchgen.ledger.schema import nano, usd
+from batchgen.records import ErrorClass, Image, Outcome, Status, Usage, UsageQuality
+from tests.nights import inline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.blocks
+ROOT = Path(__file__).parent.parent
+
+PICTURE = Image(file_name="images/a.jpg", sha256="0" * 64, mime="image/jpeg", width=8, height=8, bytes=9)
+BOUGHT = Outcome(
+    images=(PICTURE,),
+    text="here",
+    usage=Usage(
+        prompt_tokens=3, text_tokens=20, image_tokens=1120, total_tokens=1143, quality=UsageQuality.DETAILED
+    ),
+    cost_usd=Decimal("0.067261500"),
+    latency=2.5,
+)
+REFUSED = Outcome(
+    kind=ErrorClass.BLOCKED,
+    message="no",
+    usage=Usage(prompt_tokens=3, text_tokens=7, total_tokens=10, quality=UsageQuality.SPLIT_ESTIMATED),
+    cost_usd=Decimal("0.000022500"),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(path)) as opened:
+        begin(opened)
+        yield opened
+
+
+@pytest.fixture
+def reader(ledger: Ledger, path: Path) -> Iterator[Reader]:
+    with closing(Reader(path)) as opened:
+        yield opened
+
+
+def begin(ledger: Ledger) -> list[str]:
+    return ledger.begin(now=1, provider="core-today", simulated=False, tasks=2, version="0")
+
+
+async def started(ledger: Ledger, key: str, *, stem: str = "a") -> Attempt:
+    return await ledger.start(
+        key=key, row_id=key, stem=stem, model="m", provider="p", reserved=Decimal("0.1"), now=2
+    )
+
+
+async def settled(ledger: Ledger, attempt: Attempt, outcome: Outcome, status: Status) -> None:
+    await ledger.submitted(attempt, now=3)
+    await ledger.settle(attempt, outcome, status=status, counts=True, in_credits=outcome.cost_usd, now=4)
+
+
+async def test_a_task_shows_the_sum_of_its_attempts_and_its_last_answer(
+    ledger: Ledger, reader: Reader
+) -> None:
+    await settled(ledger, await started(ledger, "k"), REFUSED, Status.PENDING)
+    await settled(ledger, await started(ledger, "k"), BOUGHT, Status.SUCCEEDED)
+    (result,) = reader.results(["k"])
+    assert result is not None
+    assert (result.status, result.attempts, result.images) == ("succeeded", 2, (PICTURE,))
+    assert (result.cost, result.wasted) == (67_284_000, 22_500)
+    assert (result.prompt_tokens, result.text_tokens, result.image_tokens, result.total_tokens) == (
+        6,
+        27,
+        1120,
+        1153,
+    )
+    assert result.quality == UsageQuality.SPLIT_ESTIMATED, "the worst of both"
+    assert result.error_class is None
+
+
+async def test_totals_count_every_request_and_its_waste(ledger: Ledger, reader: Reader) -> None:
+    await settled(ledger, await started(ledger, "k"), REFUSED, Status.REFUSED)
+    await settled(ledger, await started(ledger, "l", stem="b"), BOUGHT, Status.SUCCEEDED)
+    totals = reader.totals()
+    assert totals.tasks == {"refused": 1, "succeeded": 1}
+    assert (totals.requests, totals.usage.total_tokens) == (2, 1153)
+    assert (totals.cost_usd, totals.wasted_usd) == (Decimal("0.067284000"), Decimal("0.000022500"))
+    assert reader.failures() == [("blocked", 1, "no")]
+
+
+async def test_results_come_in_the_order_asked_for_with_none_for_the_unknown(
+    ledger: Ledger, reader: Reader
+) -> None:
+    for key in ("b", "a"):
+        await settled(ledger, await started(ledger, key, stem=key), BOUGHT, Status.SUCCEEDED)
+    found = reader.results(["a", "nobody", "b", "a"])
+    assert [result is not None for result in found] == [True, False, True, True]
+    assert set(reader.states(["a", "nobody"])) == {"a"}
+
+
+async def test_an_attempt_that_does_not_count_is_still_in_the_account(ledger: Ledger, reader: Reader) -> None:
+    attempt = await started(ledger, "k")
+    limited = Outcome(kind=ErrorClass.RATE, message="slow down", http_status=429)
+    await ledger.submitted(attempt, now=3)
+    await ledger.settle(attempt, limited, status=Status.PENDING, counts=False, in_credits=None, now=4)
+    (result,) = reader.results(["k"])
+    assert result is not None
+    assert (result.attempts, reader.totals().requests) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("A", "a"), ("straße", "STRASSE"), ("é", "e\u0301"), ("x", "x")]
+)
+async def test_two_tasks_never_share_a_file_name_even_where_case_is_folded(
+    ledger: Ledger, first: str, second: str
+) -> None:
+    one = await started(ledger, "k", stem=first)
+    two = await started(ledger, "l", stem=second)
+    assert one.stem == first
+    assert two.stem.startswith(f"{second}~")
+    assert (await started(ledger, "l", stem=first)).stem == two.stem, "a task keeps its name"
+
+
+async def test_a_dead_run_leaves_what_was_submitted_uncertain_and_the_rest_free(
+    ledger: Ledger, path: Path
+) -> None:
+    sent = await started(ledger, "sent", stem="sent")
+    await ledger.submitted(sent, now=3)
+    await started(ledger, "unsent", stem="unsent")
+    ledger.close()
+    with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
+        assert sorted(begin(next_one)) == ["sent", "unsent"]
+        states = reader.states(["sent", "unsent"])
+        totals = reader.totals()
+        assert begin(next_one) == [], "it is settled once"
+    assert (states["sent"].status, states["sent"].uncertain) == (Status.PENDING, 1)
+    assert (states["unsent"].status, states["unsent"].uncertain) == (Status.PENDING, 0)
+    assert (totals.uncertain, totals.uncertain_usd, totals.requests) == (1, Decimal("0.1"), 1)
+
+
+async def test_giving_up_and_taking_up_again_are_each_other_s_way_back(
+    ledger: Ledger, reader: Reader
+) -> None:
+    await started(ledger, "k")
+    await ledger.give_up("k")
+    assert reader.states(["k"])["k"].status is Status.UNCERTAIN
+    ledger.take_up_again(["k", "nobody"])
+    assert reader.states(["k"])["k"].status is Status.PENDING
+
+
+async def test_operations_that_wait_share_a_commit(path: Path) -> None:
+    commits = 0
+
+    async def counting(call: object) -> None:
+        nonlocal commits
+        commits += 1
+        await anyio.lowlevel.checkpoint()
+        await anyio.to_thread.run_sync(call)  # type: ignore[arg-type]
+
+    with closing(Ledger(path, blocking=counting)) as ledger:
+        begin(ledger)
+        async with anyio.create_task_group() as group:
+            for number in range(200):
+                group.start_soon(lambda n=number: started(ledger, f"k{n}", stem=f"s{n}"))
+    assert commits <= 3
+    with closing(Reader(path)) as reader:
+        assert len(reader.states([f"k{n}" for n in range(200)])) == 200
+
+
+async def test_who_is_cancelled_before_its_turn_has_written_nothing(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await started(ledger, "never")
+        await started(ledger, "k")
+    with closing(Reader(path)) as reader:
+        assert set(reader.states(["never", "k"])) == {"k"}
+
+
+async def test_a_disk_that_refuses_is_a_storage_error_for_all_who_wait(ledger: Ledger) -> None:
+    ledger._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(
+        StorageError, match=r"ledger\.db: attempt to write a readonly database: make .* writable"
+    ):
+        await started(ledger, "k")
+    ledger._connection.execute("PRAGMA query_only = OFF")
+    await started(ledger, "k")
+
+
+def test_a_full_disk_rolls_back_and_the_ledger_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(Ledger(path, blocking=inline)) as ledger:
+        begin(ledger)
+        ledger._connection.execute("PRAGMA max_page_count = 12")
+
+        async def fill() -> int:
+            for number in range(10_000):
+                await started(ledger, f"k{number}" * 20, stem=f"s{number}" * 20)
+            return 0
+
+        with pytest.raises(StorageError, match="free some space"):
+            anyio.run(fill)
+        ledger._connection.execute("PRAGMA max_page_count = 100000")
+        anyio.run(started, ledger, "after")
+    with closing(Reader(path)) as reader:
+        assert "after" in reader.states(["after"])
+
+
+def test_what_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE cats (name)")
+    with pytest.raises(InputError, match="not a batchgen ledger"):
+        Ledger(foreign)
+    text = tmp_path / "text.db"
+    text.write_text("not a database, but quite long enough to be read as the header of one" * 30)
+    with pytest.raises(StorageError, match="no SQLite database"):
+        Ledger(text)
+    newer = tmp_path / "newer.db"
+    Ledger(newer).close()
+    with closing(sqlite3.connect(newer)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    with pytest.raises(InputError, match="newer batchgen"):
+        Ledger(newer)
+    with pytest.raises(InputError, match="no ledger here"):
+        Reader(tmp_path / "nothing" / "ledger.db")
+
+
+def test_what_was_confirmed_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        assert child.stdout is not None
+        confirmed = [child.stdout.readline().strip() for _ in range(50)]
+        child.kill()
+        confirmed += child.stdout.read().split()
+    with closing(Ledger(path)) as ledger, closing(Reader(path)) as reader:
+        begin(ledger)
+        assert set(confirmed) <= set(reader.states([f"k{n}" for n in range(5000)]))
+
+
+KILLED = """
+import sys, anyio
+from pathlib import Path
+from batchgen.ledger import Ledger
+async def main():
+    ledger = Ledger(Path(sys.argv[1]))
+    ledger.begin(now=1, provider="p", simulated=False, tasks=1, version="0")
+    for n in range(5000):
+        await ledger.start(key=f"k{n}", row_id="r", stem=f"s{n}", model="m", provider="p", reserved=None, now=1)
+        print(f"k{n}", flush=True)
+anyio.run(main)
+"""
+
+
+@given(st.integers(min_value=0, max_value=10**15))
+def test_money_comes_back_as_it_went_in(amount: int) -> None:
+    assert nano(usd(amount)) == amount
+    assert usd(None) == 0
+    assert nano(None) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([BOUGHT, REFUSED])), max_size=12))
+def test_the_tasks_add_up_to_the_attempts(plan: list[tuple[int, Outcome]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+
+        async def play() -> None:
+            with closing(Ledger(path, blocking=inline)) as ledger:
+                begin(ledger)
+                for number, outcome in plan:
+                    attempt = await started(ledger, f"k{number}", stem=f"s{number}")
+                    await settled(ledger, attempt, outcome, Status.PENDING)
+
+        anyio.run(play)
+        with closing(Reader(path)) as reader:
+            totals = reader.totals()
+            tasks = [result for result in reader.results([f"k{n}" for n in range(5)]) if result is not None]
+    assert totals.cost_usd == sum((usd(task.cost) for task in tasks), Decimal(0))
+    assert totals.wasted_usd == sum((usd(task.wasted) for task in tasks), Decimal(0))
+    assert totals.usage.total_tokens == sum(task.total_tokens for task in tasks)
+    assert totals.requests == len(plan) == sum(task.attempts for task in tasks)
+
+
+def test_a_fresh_ledger_has_nothing_to_tell(path: Path) -> None:
+    with closing(Ledger(path)), closing(Reader(path)) as reader:
+        assert reader.last_run() is None
+        assert reader.totals().cost_usd == 0
+        assert reader.failures() == []
+
+
+def test_the_newest_run_is_told_with_its_end(path: Path) -> None:
+    with closing(Ledger(path)) as ledger, closing(Reader(path)) as reader:
+        begin(ledger)
+        begin(ledger)
+        ledger.end(now=9, reason="SIGTERM")
+        last = reader.last_run()
+    assert last is not None
+    assert (last.id, last.ended_at, last.ended, last.provider, last.tasks) == (
+        2,
+        9,
+        "SIGTERM",
+        "core-today",
+        2,
+    )

@@ -1,0 +1,656 @@
+"""The gate never passes a declared limit, uses it to the full and holds everybody when the server says so."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batchgen.limits import Gate, Pacer, Pass, Ramp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+virtual_time = pytest.mark.virtual_time
+
+# Eighths are exact in binary, so that sums of weights can be compared with `<=`.
+LIMITS = st.integers(1, 400).map(lambda eighths: eighths / 8) | st.sampled_from([60.0, 600.0, 3000.0])
+PAUSES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 20.0, 61.0, 500.0]), max_size=150)
+
+
+def within(starts: Sequence[tuple[float, float]], span: float) -> float:
+    """Return the largest weight in any half-open window of `span` seconds."""
+    most = total = 0.0
+    first = 0
+    for at, weight in starts:
+        total += weight
+        while starts[first][0] <= at - span:
+            total -= starts[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+def start_all(pacer: Pacer, pauses: Sequence[float], weight: float = 1.0) -> list[float]:
+    """Start as early as allowed, each `pause` late."""
+    now, starts = 0.0, []
+    for pause in pauses:
+        now = pacer.earliest(now, weight) + pause
+        pacer.take(now, weight)
+        starts.append(now)
+    return starts
+
+
+# --- Pacer ------------------------------------------------------------------------------------------------
+
+
+@given(LIMITS, PAUSES)
+def test_no_minute_holds_more_starts_than_declared(limit: float, pauses: list[float]) -> None:
+    starts = start_all(Pacer(limit), pauses)
+    span = 60 / min(limit, 1)
+    assert within([(at, 1.0) for at in starts], span) <= max(limit, 1)
+
+
+@given(
+    st.integers(10, 500),
+    st.lists(st.tuples(st.integers(0, 500), st.sampled_from([0.0, 0.0, 0.01, 2.0, 40.0]))),
+)
+def test_no_minute_holds_more_tokens_than_declared(limit: int, requests: list[tuple[int, float]]) -> None:
+    pacer, now, starts = Pacer(limit), 0.0, []
+    for weight, pause in requests:
+        capped = min(weight, limit)
+        now = pacer.earliest(now, capped) + pause
+        pacer.take(now, capped)
+        starts.append((now, float(capped)))
+    assert within(starts, 60.0) <= limit
+
+
+@given(LIMITS, PAUSES)
+@example(600.0, [0.0, 0.5, 0.0, 0.0, 0.0])
+@example(30.0, [0.0, 1.5, 0.0, 0.0, 0.0])
+def test_a_strict_bucket_of_two_never_runs_dry(limit: float, pauses: list[float]) -> None:
+    level, last = 2.0, 0.0
+    for at in start_all(Pacer(limit), pauses):
+        level = min(2.0, level + (at - last) * limit / 60)
+        last = at
+        assert level >= 1
+        level -= 1
+
+
+@given(LIMITS, PAUSES)
+def test_the_earliest_time_is_exact(limit: float, pauses: list[float]) -> None:
+    pacer = Pacer(limit)
+    now = start_all(pacer, pauses)[-1] if pauses else 0.0
+    at = pacer.earliest(now)
+    assert pacer.earliest(at) == at
+    if at > now:
+        before = now + (at - now) * 0.999
+        assert pacer.earliest(before) == at
+
+
+def test_nothing_bursts_not_even_at_the_beginning_or_after_an_idle_hour() -> None:
+    starts = start_all(Pacer(60), [0, 0, 0, 3600, 0, 0])
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
+    assert [gap >= 1 for gap in gaps] == [True] * 5
+
+
+@pytest.mark.parametrize("limit", [1, 7.5, 60, 600, 2400, 6000])
+def test_late_timers_cost_less_than_a_hundredth_of_the_limit(limit: float) -> None:
+    rng = random.Random(7)
+    count = int(limit * 5)
+    starts = start_all(Pacer(limit), [rng.uniform(0, 0.004) for _ in range(count + 1)])
+    assert count / (starts[-1] - starts[0]) * 60 >= 0.99 * math.floor(limit)
+
+
+@pytest.mark.parametrize(("limit", "gap"), [(0.5, 120), (0.1, 600), (1, 60)])
+def test_a_limit_below_one_a_minute_is_kept_and_used(limit: float, gap: float) -> None:
+    starts = start_all(Pacer(limit), [0.9, 0.0, 0.0, 0.9, 0.0])
+    for before, after in itertools.pairwise(starts):
+        assert gap <= after - before <= gap * 1.01 + 0.9
+
+
+def test_a_weight_above_the_limit_passes_alone_after_an_empty_minute() -> None:
+    pacer = Pacer(100)
+    pacer.take(0.0, 10)
+    huge = pacer.earliest(0.0, 250)
+    assert 60 <= huge <= 61
+    pacer.take(huge, 250)
+    assert 150 <= pacer.earliest(huge, 1) - huge <= 151
+
+
+def test_starts_that_share_a_slot_leave_the_window_with_the_last_of_them() -> None:
+    pacer = Pacer(1000)
+    pacer.take(0.0, 500)
+    pacer.take(0.05, 500)
+    assert pacer.earliest(0.05, 1000) == pytest.approx(60.35)
+
+
+def test_a_correction_downwards_frees_the_window_and_the_pace() -> None:
+    pacer = Pacer(1000)
+    reservation = pacer.take(0.0, 1000)
+    assert pacer.earliest(0.0, 500) >= 60
+    pacer.correct(reservation, 100)
+    assert pacer.earliest(0.0, 500) == pytest.approx(6, abs=0.1)
+
+
+def test_a_correction_upwards_counts_from_the_start_of_the_request() -> None:
+    pacer = Pacer(1000)
+    reservation = pacer.take(0.0, 100)
+    pacer.correct(reservation, 900)
+    assert pacer.earliest(10.0, 50) == pytest.approx(54, abs=0.5)
+    assert 60 <= pacer.earliest(10.0, 200) <= 61
+
+
+def test_a_correction_after_the_minute_is_owed_but_not_in_the_window() -> None:
+    pacer = Pacer(1000)
+    reservation = pacer.take(0.0, 100)
+    pacer.take(70.0, 100)
+    pacer.correct(reservation, 600)
+    assert pacer.earliest(70.0, 900) == pytest.approx(70 + 6 + 30, abs=0.5)
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 300)), min_size=1, max_size=80))
+def test_corrected_weights_never_pass_the_limit_when_reserved_with_care(pairs: list[tuple[int, int]]) -> None:
+    pacer, now, starts = Pacer(300), 0.0, []
+    for one, other in pairs:
+        reserved, actual = max(one, other), min(one, other)
+        now = pacer.earliest(now, reserved)
+        pacer.correct(pacer.take(now, reserved), actual)
+        starts.append((now, float(actual)))
+    assert within(starts, 60.0) <= 300
+
+
+@pytest.mark.parametrize("limit", [60, 1_000_000])
+def test_the_window_remembers_no_more_than_a_minute_in_bounded_memory(limit: float) -> None:
+    pacer = Pacer(limit)
+    start_all(pacer, [0.0] * 20_000)
+    assert len(pacer._window) <= min(limit, 1001)
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan])
+def test_a_limit_that_allows_nothing_is_an_error(limit: float) -> None:
+    with pytest.raises(ValueError, match="above zero"):
+        Pacer(limit)
+
+
+# --- Ramp -------------------------------------------------------------------------------------------------
+
+
+def ramp_after(starts_a_second: float, share: float) -> Ramp:
+    ramp = Ramp()
+    for k in range(40):
+        ramp.start(k / starts_a_second)
+    now = 40 / starts_a_second
+    ramp.cut(now, share)
+    ramp.hold(now)
+    return ramp
+
+
+def test_without_a_429_nobody_is_held() -> None:
+    ramp = Ramp()
+    for _ in range(100):
+        assert ramp.earliest(5.0) == 5.0
+        ramp.start(5.0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_cut_goes_to_its_share_and_the_rate_returns_level_and_beyond(share: float) -> None:
+    ramp = ramp_after(10, share)
+    assert ramp.rate(4.0) == pytest.approx(10 * share, rel=0.05)
+    assert ramp.rate(3.0) == ramp.rate(4.0)  # nothing grows while the gate is closed
+    rates = [ramp.rate(4.0 + after) for after in range(120)]
+    assert rates == sorted(rates)
+    assert 9.5 <= rates[20] <= 10.5
+    assert rates[60] >= 20
+
+
+def test_starts_return_spread_at_the_rate() -> None:
+    ramp = ramp_after(10, 0.5)
+    now, starts = 4.0, []
+    for _ in range(50):
+        now = ramp.earliest(now)
+        ramp.start(now)
+        starts.append(now)
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
+    assert 0.18 <= gaps[0] <= 0.22
+    assert min(gaps) >= 0.1
+
+
+def test_a_second_cut_goes_on_from_the_first() -> None:
+    ramp = ramp_after(10, 0.5)
+    ramp.cut(4.0, 0.5)
+    assert ramp.rate(4.0) == pytest.approx(2.5, rel=0.05)
+
+
+def test_however_many_cuts_the_rate_stays_alive_and_returns() -> None:
+    ramp = ramp_after(10, 0.5)
+    now = 4.0
+    for _ in range(100):
+        now += 60
+        ramp.start(now)
+        ramp.cut(now, 0.5)
+        ramp.hold(now)
+    assert ramp.rate(now) == Ramp.FLOOR
+    assert ramp.rate(now + 900) > 10
+
+
+# --- Gate: cool-downs -------------------------------------------------------------------------------------
+
+
+def gate(
+    *, rpm: float | None = None, ipm: float | None = None, tpm: float | None = None, seed: int = 1
+) -> Gate:
+    return Gate(rpm=rpm, ipm=ipm, tpm=tpm, rng=random.Random(seed))
+
+
+@virtual_time
+async def test_an_open_gate_without_limits_lets_all_pass_at_once() -> None:
+    open_gate = gate()
+    for _ in range(100):
+        assert (await open_gate.enter(1000)).at == anyio.current_time()
+    assert open_gate.cooling == 0
+
+
+@virtual_time
+async def test_the_server_s_delay_holds_everybody_and_is_never_cut_short() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    begin = anyio.current_time()
+    assert 10 <= shared.cool(first, 10) <= 10.5
+    assert 10 <= shared.cooling <= 10.5
+    assert 30 <= shared.cool(first, 30) <= 31.5  # the longest of concurrent delays
+    assert 30 <= shared.cool(first, 3) <= 31.5
+    await shared.enter(0)
+    assert 30 <= anyio.current_time() - begin <= 31.5
+
+
+@virtual_time
+async def test_a_waiter_asleep_when_a_cool_down_begins_waits_for_its_end() -> None:
+    shared = gate(rpm=60)
+    first = await shared.enter(0)
+    begin = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(shared.enter, 0)
+        await anyio.wait_all_tasks_blocked()
+        shared.cool(first, 20)
+    assert anyio.current_time() - begin >= 20
+
+
+@virtual_time
+@pytest.mark.parametrize("retry_after", [None, 0, -5, math.nan])
+async def test_without_a_usable_delay_the_waits_double_up_to_a_minute(retry_after: float | None) -> None:
+    shared = gate()
+    for nominal in (1, 2, 4, 8, 16, 32, 60, 60, 60):
+        passed = await shared.enter(0)
+        assert 0.75 * nominal <= shared.cool(passed, retry_after) <= 1.25 * nominal
+
+
+@virtual_time
+async def test_a_burst_of_429s_is_one_event() -> None:
+    shared = gate()
+    burst = [await shared.enter(0) for _ in range(50)]
+    await anyio.sleep(0.1)
+    for passed in burst:
+        assert shared.cool(passed, None) <= 1.25
+    await anyio.sleep(5)
+    assert shared.cool(burst[0], None) == 0  # late news of what is over
+    assert shared.cool(await shared.enter(0), None) >= 1.5
+
+
+@virtual_time
+async def test_a_success_begins_the_waits_anew_unless_it_began_before_the_429() -> None:
+    shared = gate()
+    early = await shared.enter(0)
+    await anyio.sleep(1)
+    for _ in range(3):
+        shared.cool(await shared.enter(0), None)
+    shared.settle(early, None, ok=True)
+    assert shared.cool(await shared.enter(0), None) >= 0.75 * 8
+    late = await shared.enter(0)
+    shared.settle(late, None, ok=False)
+    assert shared.cool(late, None) >= 0.75 * 16
+    shared.settle(await shared.enter(0), None, ok=True)
+    assert shared.cool(await shared.enter(0), None) <= 1.25
+
+
+@virtual_time
+@pytest.mark.parametrize(("ok", "share"), [(True, 0.7), (False, 0.5)])
+async def test_the_rate_is_halved_when_nothing_got_through_since_the_last_429(ok: bool, share: float) -> None:
+    shared = gate()
+    for _ in range(40):
+        last = await shared.enter(0)
+        await anyio.sleep(0.1)
+    before = anyio.current_time() + shared.cool(last, 0.1)
+    rate = shared._ramp.rate(before)
+    again = await shared.enter(0)
+    shared.settle(again, None, ok=ok)
+    after = anyio.current_time() + shared.cool(again, 0.1)
+    assert shared._ramp.rate(after) == pytest.approx(rate * share, rel=0.02)
+
+
+@virtual_time
+@pytest.mark.parametrize("retry_after", [86_400, math.inf])
+async def test_a_server_that_names_a_day_is_asked_again_after_an_hour(retry_after: float) -> None:
+    shared = gate()
+    assert 3600 <= shared.cool(await shared.enter(0), retry_after) <= 3780
+
+
+@virtual_time
+async def test_after_a_cool_down_the_waiters_return_one_by_one() -> None:
+    shared = gate()
+    times: list[float] = []
+
+    async def wait() -> None:
+        times.append((await shared.enter(0)).at)
+
+    passed = [await shared.enter(0) for _ in range(20)]
+    shared.cool(passed[0], 5)
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(wait)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert min(gaps) >= 0.04
+    assert times[-1] - times[0] <= 2
+
+
+# --- Gate: waiting ----------------------------------------------------------------------------------------
+
+
+@virtual_time
+async def test_waiters_pass_in_the_order_of_asking() -> None:
+    shared = gate(rpm=600)
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        await shared.enter(0)
+        order.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(50):
+            group.start_soon(wait, number)
+            await anyio.wait_all_tasks_blocked()
+    assert order == list(range(50))
+
+
+@virtual_time
+@given(
+    st.dictionaries(st.integers(0, 19), st.sampled_from([0.0, 0.5, *(1.005 * turn for turn in range(1, 9))]))
+)
+@settings(max_examples=50, deadline=None)
+async def test_who_is_cancelled_while_waiting_takes_nothing(cancelled: dict[int, float]) -> None:
+    shared = gate(rpm=60)
+    passes = [await shared.enter(0)]
+    begin = anyio.current_time()
+
+    async def wait(number: int) -> None:
+        with anyio.CancelScope(deadline=begin + cancelled.get(number, math.inf)):
+            passes.append(await shared.enter(0))
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(wait, number)
+    assert len(passes) >= 21 - len(cancelled)
+    gaps = [after.at - before.at for before, after in itertools.pairwise(passes)]
+    assert gaps == [pytest.approx(1.005)] * (len(passes) - 1)
+
+
+@virtual_time
+async def test_of_requests_and_pictures_the_lower_limit_holds() -> None:
+    shared = gate(rpm=600, ipm=60)
+    times = [(await shared.enter(0)).at for _ in range(10)]
+    assert times[-1] - times[0] == pytest.approx(9 * 1.005)
+
+
+@virtual_time
+async def test_tokens_wait_until_the_minute_has_room_for_them() -> None:
+    shared = gate(tpm=1000)
+    times = [(await shared.enter(300)).at for _ in range(4)]
+    assert times[3] - times[0] == pytest.approx(60.3)
+
+
+@virtual_time
+async def test_a_correction_wakes_who_waits_for_tokens() -> None:
+    shared = gate(tpm=1000)
+    first = await shared.enter(1000)
+    begin = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(shared.enter, 1000)
+        await anyio.sleep(20)
+        shared.settle(first, 100, ok=True)
+    assert anyio.current_time() - begin == pytest.approx(20)
+
+
+@virtual_time
+@pytest.mark.parametrize("claim", [None, 0, -7])
+async def test_an_answer_that_claims_no_tokens_leaves_the_reservation(claim: int | None) -> None:
+    shared = gate(tpm=1000)
+    shared.settle(await shared.enter(1000), claim, ok=True)
+    begin = anyio.current_time()
+    await shared.enter(1000)
+    assert anyio.current_time() - begin >= 60
+
+
+@virtual_time
+async def test_answers_teach_what_the_next_request_is_reserved_at() -> None:
+    shared = gate(tpm=60_000)
+
+    async def reserved() -> float:
+        passed = await shared.enter(30_000)
+        assert passed.tokens is not None
+        shared.settle(passed, 1000, ok=True)
+        return passed.tokens.weight
+
+    assert await reserved() == 30_000
+    assert await reserved() == 1000
+    shared.settle(await shared.enter(0), 5000, ok=True)
+    assert await reserved() == 5000  # of a few answers the largest
+    for _ in range(30):
+        await reserved()
+    assert await reserved() == 1000  # of many the 95th percentile
+
+
+@virtual_time
+async def test_the_clock_may_count_from_anywhere() -> None:
+    shared = Gate(rpm=60, ipm=None, tpm=None, rng=random.Random(1), clock=lambda: anyio.current_time() - 1e6)
+    begin = anyio.current_time()
+    first = await shared.enter(0)
+    await shared.enter(0)
+    assert first.at == begin - 1e6
+    assert anyio.current_time() - begin == pytest.approx(1.005)
+
+
+# --- Gate against servers ---------------------------------------------------------------------------------
+
+
+class Server(Protocol):
+    def take(self, now: float, tokens: int) -> float | None:
+        """Return None when the request is let in, else the seconds to wait."""
+
+
+@dataclass
+class Bucket:
+    """A token bucket."""
+
+    rate: float
+    burst: float
+    drop: tuple[float, float] = (0.0, 0.0)
+    """From when until when the rate is a quarter."""
+    at: float = field(default=0.0, repr=False)
+    level: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    def take(self, now: float, tokens: int) -> float | None:
+        rate = self.rate / 4 if self.drop[0] <= now < self.drop[1] else self.rate
+        self.level = min(self.burst, self.level + (now - self.at) * rate)
+        self.at = now
+        if self.level < 1:
+            return (1 - self.level) / rate
+        self.level -= 1
+        return None
+
+
+@dataclass
+class Sliding:
+    """Counts the requests (or the tokens) of the last sixty seconds."""
+
+    limit: float
+    tokens: bool = False
+    log: deque[tuple[float, int]] = field(default_factory=deque, repr=False)
+
+    def take(self, now: float, tokens: int) -> float | None:
+        weight = tokens if self.tokens else 1
+        while self.log and self.log[0][0] <= now - 60:
+            self.log.popleft()
+        if sum(used for _, used in self.log) + weight > self.limit:
+            return self.log[0][0] + 60 - now
+        self.log.append((now, weight))
+        return None
+
+
+@dataclass
+class Fixed:
+    """Counts the requests since the last full minute."""
+
+    limit: float
+    minute: int = field(default=0, repr=False)
+    count: int = field(default=0, repr=False)
+
+    def take(self, now: float, tokens: int) -> float | None:
+        minute = int(now // 60)
+        if minute != self.minute:
+            self.minute, self.count = minute, 0
+        if self.count >= self.limit:
+            return (minute + 1) * 60 - now
+        self.count += 1
+        return None
+
+
+@dataclass
+class Load:
+    """Workers that buy `rows` pictures through the gate."""
+
+    server: Server
+    rows: int
+    latency: float = 14.0
+    way: float = 0.0
+    """Seconds at most from the start of a request to the server."""
+    names_delay: bool = True
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    starts: list[float] = field(default_factory=list)
+    tokens: int = 0
+    done: int = 0
+    rejected: int = 0
+
+    async def run(self, shared: Gate, workers: int) -> None:
+        rows = iter(range(self.rows))
+        async with anyio.create_task_group() as group:
+            for _ in range(workers):
+                group.start_soon(self._work, shared, rows)
+
+    async def _work(self, shared: Gate, rows: Iterator[int]) -> None:
+        for _ in rows:
+            while not await self._attempt(shared, self.rng.randrange(1200, 1500)):
+                pass
+
+    async def _attempt(self, shared: Gate, tokens: int) -> bool:
+        passed: Pass = await shared.enter(2000)
+        self.starts.append(passed.at)
+        await anyio.sleep(self.rng.uniform(0, self.way))
+        wait = self.server.take(anyio.current_time(), tokens)
+        if wait is not None:
+            self.rejected += 1
+            await anyio.sleep(0.08)
+            shared.cool(passed, wait if self.names_delay else None)
+            return False
+        await anyio.sleep(self.latency * self.rng.lognormvariate(0, 0.4))
+        shared.settle(passed, tokens, ok=True)
+        self.tokens += tokens
+        self.done += 1
+        return True
+
+    @property
+    def span(self) -> float:
+        return self.starts[-1] - self.starts[0]
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("server", "rpm", "way"),
+    [
+        (Bucket(1, 1), 60, 0.0),
+        (Bucket(10, 1), 600, 0.0),
+        (Bucket(10, 2), 600, 0.05),
+        (Bucket(10, 40), 600, 0.3),
+        (Sliding(20), 20, 0.3),
+        (Sliding(600), 600, 0.3),
+        (Fixed(60), 60, 0.0),
+        (Fixed(300), 300, 0.3),
+    ],
+    ids=str,
+)
+async def test_at_the_declared_limit_no_429_comes_and_the_quota_is_used(
+    server: Server, rpm: float, way: float
+) -> None:
+    load = Load(copy.deepcopy(server), rows=min(1500, int(rpm * 5)), way=way)
+    await load.run(gate(rpm=rpm), workers=int(rpm / 60 * 40) + 4)
+    assert load.rejected == 0
+    assert load.done == load.rows
+    assert (load.rows - 1) / load.span * 60 >= 0.98 * rpm
+
+
+@virtual_time
+async def test_tokens_are_never_passed_and_used_nearly_to_the_full() -> None:
+    load = Load(Sliding(100_000, tokens=True), rows=600, way=0.2)
+    await load.run(gate(tpm=100_000), workers=64)
+    assert load.rejected == 0
+    assert load.tokens / load.span * 60 >= 0.95 * 100_000
+
+
+@virtual_time
+@pytest.mark.parametrize("names_delay", [True, False])
+async def test_a_server_that_drops_to_a_quarter_for_five_minutes_gets_every_row_done(
+    names_delay: bool,
+) -> None:
+    load = Load(Bucket(5, 5, drop=(60, 360)), rows=2000, names_delay=names_delay)
+    await load.run(gate(rpm=300), workers=128)
+    assert load.done == 2000
+    assert load.rejected <= 100
+    assert load.span <= 1.25 * (360 + (2000 - 60 * 5 - 300 * 1.25) / 5)
+
+
+@virtual_time
+@pytest.mark.parametrize("names_delay", [True, False])
+async def test_a_limit_nobody_declared_is_found_and_used(names_delay: bool) -> None:
+    load = Load(Bucket(5, 10), rows=2000, latency=2.0, names_delay=names_delay)
+    await load.run(gate(), workers=64)
+    assert load.done == 2000
+    assert load.rejected <= 0.1 * 2000
+    assert 2000 / load.span >= 0.9 * 5
+
+
+@virtual_time
+async def test_waiting_is_asleep_and_not_polling() -> None:
+    shared, turns = gate(rpm=1), 0
+
+    def clock() -> float:
+        nonlocal turns
+        turns += 1
+        return anyio.current_time()
+
+    shared._clock = clock
+    for _ in range(10):
+        await shared.enter(0)
+        await checkpoint()
+    assert turns <= 30

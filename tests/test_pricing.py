@@ -1,0 +1,221 @@
+"""Tokens are split by what they cost, and the money is exact."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchgen.pricing import add, bucket, cost, split
+from batchgen.providers import find, find_model
+from batchgen.records import Price, ReportedUsage, Usage, UsageQuality
+
+FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
+PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
+OLD = {"1K": 1290}
+TABLES = [FLASH, PRO, OLD, {}]
+ONE = [(1024, 1024)]
+SEED_FLASH = Price(input=Decimal("0.5"), text=Decimal(3), image=Decimal(60))
+SEED_PRO = Price(input=Decimal(4), text=Decimal(24), image=Decimal(240))
+
+
+def said(
+    prompt: int | None = None,
+    completion: int | None = None,
+    total: int | None = None,
+    image: int | None = None,
+) -> ReportedUsage:
+    return ReportedUsage(
+        prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, image_tokens=image
+    )
+
+
+def parts(usage: Usage) -> tuple[int, int, int, int, UsageQuality]:
+    return usage.prompt_tokens, usage.text_tokens, usage.image_tokens, usage.total_tokens, usage.quality
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [
+        (512, 512, "512"),
+        (192, 1536, "512"),
+        (768, 781, "512"),
+        (1024, 1024, "1K"),
+        (1376, 768, "1K"),
+        (848, 1264, "1K"),
+        (1584, 672, "1K"),
+        (512, 2048, "1K"),
+        (384, 3072, "1K"),
+        (2048, 2048, "2K"),
+        (2752, 1536, "2K"),
+        (4096, 4096, "4K"),
+        (5504, 3072, "4K"),
+        (1, 1, "512"),
+    ],
+)
+def test_the_pixels_decide_the_size_whatever_the_aspect_ratio(width: int, height: int, size: str) -> None:
+    assert bucket(width, height) == size
+
+
+@pytest.mark.parametrize(
+    ("reported", "sizes", "table", "expected"),
+    [
+        # A gateway that reports the sum only: 1290 for the picture, 17 words.
+        (said(16, 1307, 1323), ONE, OLD, (16, 17, 1290, 1323, UsageQuality.SPLIT_ESTIMATED)),
+        # A gateway that splits: 225 tokens of thinking are text.
+        (said(20, 1345, 1365, 1120), ONE, PRO, (20, 225, 1120, 1365, UsageQuality.DETAILED)),
+        # Image tokens of 0 beside a picture say nothing.
+        (said(20, 1345, 1365, 0), ONE, PRO, (20, 225, 1120, 1365, UsageQuality.SPLIT_ESTIMATED)),
+        # More image tokens than output: the details are wrong, the table decides.
+        (said(20, 1345, 1365, 9999), ONE, PRO, (20, 225, 1120, 1365, UsageQuality.SPLIT_ESTIMATED)),
+        # Details are believed over the table.
+        (said(20, 2000, None, 1999), ONE, PRO, (20, 1, 1999, 2020, UsageQuality.DETAILED)),
+        # Only words were counted, or nothing: the picture is added by the table.
+        (said(20, 12, 32), ONE, FLASH, (20, 0, 1120, 1140, UsageQuality.ESTIMATED)),
+        (said(20), ONE, FLASH, (20, 0, 1120, 1140, UsageQuality.ESTIMATED)),
+        (said(image=1120), ONE, FLASH, (0, 0, 1120, 1120, UsageQuality.ESTIMATED)),
+        (None, [(4096, 4096)], FLASH, (0, 0, 2520, 2520, UsageQuality.ESTIMATED)),
+        # What is missing follows from the total.
+        (said(20, None, 1150), ONE, FLASH, (20, 10, 1120, 1150, UsageQuality.SPLIT_ESTIMATED)),
+        (said(None, 1130, 1150), ONE, FLASH, (20, 10, 1120, 1150, UsageQuality.SPLIT_ESTIMATED)),
+        # A total that covers more than its parts stays; one that covers less is mended.
+        (said(20, 1120, 2000), ONE, FLASH, (20, 0, 1120, 2000, UsageQuality.SPLIT_ESTIMATED)),
+        (said(20, 1120, 5), ONE, FLASH, (20, 0, 1120, 1140, UsageQuality.SPLIT_ESTIMATED)),
+        # Two pictures: both, or a free draft and the picture.
+        (said(20, 2240), ONE * 2, FLASH, (20, 0, 2240, 2260, UsageQuality.SPLIT_ESTIMATED)),
+        (said(20, 2239), ONE * 2, FLASH, (20, 1119, 1120, 2259, UsageQuality.SPLIT_ESTIMATED)),
+        (said(2, 2600), [ONE[0], (4096, 4096)], FLASH, (2, 80, 2520, 2602, UsageQuality.SPLIT_ESTIMATED)),
+        # A size the table lacks: the next larger one, else the largest.
+        (said(20, 1200), [(512, 512)], PRO, (20, 80, 1120, 1220, UsageQuality.SPLIT_ESTIMATED)),
+        (said(20, 1300), [(4096, 4096)], OLD, (20, 10, 1290, 1320, UsageQuality.SPLIT_ESTIMATED)),
+        # No table: all output counts as picture, the dearer kind.
+        (said(20, 1345), ONE, {}, (20, 0, 1345, 1365, UsageQuality.SPLIT_ESTIMATED)),
+        (said(20), ONE, {}, (20, 0, 1120, 1140, UsageQuality.ESTIMATED)),
+        (said(20, 0), ONE, {}, (20, 0, 1120, 1140, UsageQuality.ESTIMATED)),
+        # No picture: all output is text, unless the endpoint says otherwise.
+        (said(20, 30, 50), [], FLASH, (20, 30, 0, 50, UsageQuality.SPLIT_ESTIMATED)),
+        (said(20, 30, 50, 0), [], FLASH, (20, 30, 0, 50, UsageQuality.DETAILED)),
+        (said(20, 1130, 1150, 1120), [], FLASH, (20, 10, 1120, 1150, UsageQuality.DETAILED)),
+        (said(20), [], FLASH, (20, 0, 0, 20, UsageQuality.ESTIMATED)),
+        (None, [], FLASH, (0, 0, 0, 0, UsageQuality.NONE)),
+        (said(), [], {}, (0, 0, 0, 0, UsageQuality.NONE)),
+    ],
+)  # fmt: skip
+def test_a_reported_sum_is_split_by_what_is_known(
+    reported: ReportedUsage | None,
+    sizes: list[tuple[int, int]],
+    table: dict[str, int],
+    expected: tuple[int, int, int, int, UsageQuality],
+) -> None:
+    assert parts(split(reported, sizes, table)) == expected
+
+
+def test_a_named_bill_is_the_best_account_and_a_bill_of_nothing_is_none() -> None:
+    billed = ReportedUsage(prompt_tokens=10, completion_tokens=1290, cost_usd=Decimal("0.0387"))
+    assert split(billed, ONE, OLD).quality is UsageQuality.BILLED
+    free = ReportedUsage(prompt_tokens=10, completion_tokens=1290, cost_usd=Decimal(0))
+    assert split(free, ONE, OLD).quality is UsageQuality.SPLIT_ESTIMATED
+
+
+counts = st.none() | st.integers(0, 10**9)
+sizes = st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), max_size=4)
+usages = st.builds(
+    Usage,
+    prompt_tokens=st.integers(0, 10**9),
+    text_tokens=st.integers(0, 10**9),
+    image_tokens=st.integers(0, 10**9),
+    total_tokens=st.integers(0, 10**9),
+    quality=st.sampled_from(UsageQuality),
+)
+
+
+@given(st.builds(said, counts, counts, counts, counts), sizes, st.sampled_from(TABLES))
+def test_no_token_is_lost_or_negative(
+    reported: ReportedUsage, pictures: list[tuple[int, int]], table: dict[str, int]
+) -> None:
+    usage = split(reported, pictures, table)
+    output = usage.text_tokens + usage.image_tokens
+    assert min(parts(usage)[:4]) >= 0
+    assert usage.total_tokens >= usage.prompt_tokens + output
+    assert (usage.image_tokens > 0) >= bool(pictures)
+    if reported.completion_tokens is not None:
+        assert output >= reported.completion_tokens
+        if reported.completion_tokens >= usage.image_tokens:
+            assert output == reported.completion_tokens
+        else:
+            assert usage.quality is UsageQuality.ESTIMATED
+
+
+@given(st.builds(said, counts, counts, counts, counts), sizes)
+def test_not_knowing_the_table_never_makes_an_answer_cheaper_than_its_words(
+    reported: ReportedUsage, pictures: list[tuple[int, int]]
+) -> None:
+    usage = split(reported, pictures, {})
+    if pictures and reported.completion_tokens and not reported.image_tokens:
+        assert usage.image_tokens == reported.completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("usage", "price", "usd"),
+    [
+        (Usage(image_tokens=1120), SEED_FLASH, "0.0672"),
+        (Usage(image_tokens=1680), SEED_FLASH, "0.1008"),
+        (Usage(image_tokens=2520), SEED_FLASH, "0.1512"),
+        (Usage(image_tokens=747), SEED_FLASH, "0.04482"),
+        (Usage(image_tokens=1120), SEED_PRO, "0.2688"),
+        (Usage(image_tokens=2000), SEED_PRO, "0.48"),
+        (Usage(prompt_tokens=20, text_tokens=225, image_tokens=1120), SEED_PRO, "0.27428"),
+        (Usage(prompt_tokens=16, text_tokens=17, image_tokens=1290), SEED_FLASH, "0.077459"),
+        (Usage(prompt_tokens=1_000_000), SEED_FLASH, "0.5"),
+        (Usage(), SEED_FLASH, "0"),
+    ],
+)
+def test_money_is_exact_at_the_published_prices(usage: Usage, price: Price, usd: str) -> None:
+    assert cost(usage, price) == Decimal(usd)
+
+
+def test_the_seed_models_cost_what_their_documents_say() -> None:
+    provider = find("core-today")
+    for name, price in (
+        ("gemini-3.1-flash-image-preview", SEED_FLASH),
+        ("gemini-3-pro-image-preview", SEED_PRO),
+    ):
+        model = find_model(provider, name)
+        assert model is not None
+        assert model.price == price
+        picture = split(said(0, 1120), ONE, model.image_tokens)
+        assert cost(picture, model.price) == 1120 * price.image / 1_000_000
+
+
+def test_money_is_rounded_half_to_even_at_the_billionth() -> None:
+    def at(image: str) -> Decimal | None:
+        return cost(Usage(image_tokens=1), Price(input=Decimal(0), text=Decimal(0), image=Decimal(image)))
+
+    assert at("0.0005") == Decimal("0E-9")
+    assert at("0.0015") == Decimal("2E-9")
+    assert at("0.0025") == Decimal("2E-9")
+    assert str(at("1")) == "0.000001000"
+
+
+def test_without_a_price_there_is_no_cost() -> None:
+    assert cost(Usage(image_tokens=1120), None) is None
+
+
+@given(usages, usages)
+def test_the_cost_of_a_sum_is_the_sum_of_the_costs(a: Usage, b: Usage) -> None:
+    first, second = cost(a, SEED_FLASH), cost(b, SEED_FLASH)
+    assert first is not None
+    assert second is not None
+    assert cost(add(a, b), SEED_FLASH) == first + second
+
+
+@given(usages, usages, usages)
+def test_adding_is_commutative_associative_and_keeps_the_worse_quality(a: Usage, b: Usage, c: Usage) -> None:
+    assert add(a, b) == add(b, a)
+    assert add(add(a, b), c) == add(a, add(b, c))
+    assert add(a, Usage()) == a
+    order = [quality for quality in UsageQuality if quality is not UsageQuality.NONE]
+    ranks = [order.index(usage.quality) for usage in (a, b) if usage.quality in order]
+    assert add(a, b).quality is (order[max(ranks)] if ranks else UsageQuality.NONE)

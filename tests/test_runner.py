@@ -1,0 +1,354 @@
+"""Whole runs in virtual time: every row accounted for, nothing bought twice, quota and budget never passed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from contextlib import closing
+from decimal import Decimal
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchgen.errors import InputError, LockedError
+from batchgen.ledger import Reader
+from batchgen.lock import RunLock
+from batchgen.simulator import Faults, Settings
+from batchgen.simulator.paint import prompt_mark
+from tests.nights import Nights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchgen.purchase import Progress
+    from batchgen.runner import Summary
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def nights(memory: Path, backend: str) -> Nights:
+    return Nights(memory, backend=backend)
+
+
+def statuses(nights: Nights) -> Counter[str]:
+    return Counter(row["status"] for row in nights.table())
+
+
+def sums(nights: Nights) -> dict[str, Any]:
+    table = nights.table()
+    tokens = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
+    return {name: sum(row[name] for row in table) for name in tokens} | {
+        "usd": sum((row["cost_usd"] or Decimal(0) for row in table), Decimal(0))
+    }
+
+
+def account(nights: Nights) -> dict[str, Any]:
+    spent = nights.endpoint.account.models.values()
+    tokens = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
+    return {name: sum(getattr(one, name) for one in spent) for name in tokens} | {
+        "usd": nights.endpoint.account.usd
+    }
+
+
+def test_every_row_gets_its_picture_and_the_sums_are_the_endpoints_own(nights: Nights) -> None:
+    nights.rows(100)
+    summary = nights.run()
+    assert summary.exit_status == 0
+    assert [row["id"] for row in nights.table()] == [f"row-{n}" for n in range(100)]
+    assert statuses(nights) == {"succeeded": 100}
+    assert sums(nights) == account(nights)
+    assert (summary.cost_usd, summary.spent_usd, summary.run_usd) == (nights.endpoint.account.usd,) * 3
+    assert (summary.bought, summary.requests, summary.total_tokens) == (
+        100,
+        100,
+        sums(nights)["total_tokens"],
+    )
+
+
+def test_each_picture_is_its_own_prompts(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(latency=0.1), backend=backend)
+    nights.rows(12)
+    nights.run(concurrency=5)
+    for row in nights.table():
+        painted = (nights.directory / row["file_name"]).read_bytes()
+        assert prompt_mark(painted) == prompt_mark_of(row["prompt"])
+
+
+def prompt_mark_of(prompt: str) -> str:
+    return sha256(prompt.encode()).hexdigest()[:16]
+
+
+def test_a_second_run_sends_nothing(nights: Nights) -> None:
+    nights.rows(30)
+    nights.run()
+    again = nights.run()
+    assert nights.endpoint.account.seen == 30
+    assert (again.bought, again.requests, again.run_usd, again.exit_status) == (0, 0, 0, 0)
+    assert again.cost_usd == nights.endpoint.account.usd
+
+
+def test_a_shuffled_manifest_buys_nothing_and_keeps_every_picture_with_its_row(nights: Nights) -> None:
+    lines = [f"row-{n},a picture of number {n}\n" for n in range(30)]
+    nights.write("id,prompt\n" + "".join(lines))
+    nights.run()
+    before = {row["id"]: row for row in nights.table()}
+    random.Random(1).shuffle(lines)
+    nights.write("id,prompt\n" + "".join(lines))
+    nights.run()
+    assert nights.endpoint.account.seen == 30
+    table = nights.table()
+    assert [row["id"] for row in table] == [line.split(",")[0] for line in lines]
+    assert {row["id"]: row for row in table} == before
+
+
+def test_only_what_changed_is_bought(nights: Nights) -> None:
+    nights.write("id,prompt\na,one\nb,two\nc,three\n")
+    nights.run()
+    nights.write("id,prompt\na,one\nb,two!\nc,three\n")
+    assert nights.run().bought == 1, "an edited prompt is one picture"
+    nights.write("id,prompt\nz,zero\na,one\nb,two!\nc,three\n")
+    assert nights.run().bought == 1, "an added row is one picture"
+    nights.write("id,prompt\nz,zero\nc,three\n")
+    summary = nights.run()
+    assert summary.bought == 0
+    assert [row["id"] for row in nights.table()] == ["z", "c"], "deleted rows leave the table"
+    assert (nights.directory / "images/a.jpg").exists(), "and stay on disk"
+    assert summary.spent_usd == nights.endpoint.account.usd > summary.cost_usd
+
+
+def test_raising_the_variants_buys_the_difference(nights: Nights) -> None:
+    nights.rows(5)
+    nights.run(variants=2)
+    assert nights.run(variants=5).bought == 15
+    names = [row["file_name"] for row in nights.table()][:5]
+    assert len(set(names)) == 5
+
+
+def test_a_limit_is_a_beginning_and_its_rows_are_not_bought_again(nights: Nights) -> None:
+    nights.rows(20)
+    first = nights.run(limit=7)
+    assert (first.bought, first.exit_status) == (7, 0)
+    assert statuses(nights) == {"succeeded": 7, "pending": 13}
+    assert nights.run().bought == 13
+
+
+def test_only_the_named_rows_are_bought_and_again_buys_them_anew(nights: Nights, memory: Path) -> None:
+    nights.rows(10)
+    chosen = memory / "rejects.csv"
+    chosen.write_text("id\nrow-3\nrow-7\n")
+    assert nights.run(only=str(chosen)).bought == 2
+    nights.run()
+    assert nights.run(only=str(chosen), again=True).bought == 2
+    assert nights.run().bought == 0
+    costs = {row["id"]: row["attempts"] for row in nights.table()}
+    assert (costs["row-3"], costs["row-4"]) == (2, 1)
+    assert sums(nights) == account(nights)
+
+
+def test_failed_rows_rest_until_they_are_asked_for(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(refusal=0.3), seed=5), backend=backend)
+    nights.rows(40)
+    first = nights.run(attempts=1)
+    assert first.exit_status == 1
+    failed = 40 - first.tasks["succeeded"]
+    assert failed > 0
+    resting = nights.run(attempts=1)
+    assert (resting.requests, resting.exit_status) == (0, 1)
+    again = nights.run(attempts=1, retry_failed=True)
+    assert again.requests == failed
+    assert again.bought > 0
+    assert sums(nights) == account(nights)
+
+
+def test_the_declared_quota_is_used_and_never_passed(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, rpm=120, burst=3), backend=backend)
+    nights.rows(400)
+    summary = nights.run(rpm=120, concurrency=64)
+    assert summary.exit_status == 0
+    assert nights.endpoint.account.rate_limited == 0
+    starts = list(nights.endpoint.account.admitted)
+    assert (starts[-1] - starts[0]) <= 1.02 * 399 / 2, "two a second"
+
+
+def test_a_quota_nobody_declared_loses_no_row_and_costs_no_attempt(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, rpm=60, burst=5), backend=backend)
+    nights.rows(120)
+    summary = nights.run(concurrency=32, attempts=1)
+    assert statuses(nights) == {"succeeded": 120}
+    assert nights.endpoint.account.rate_limited > 0
+    assert all(row["attempts"] == 1 for row in nights.table())
+    assert summary.requests == nights.endpoint.account.seen
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_a_wrong_key_stops_the_run_within_its_concurrency(
+    memory: Path, backend: str, concurrency: int
+) -> None:
+    nights = Nights(memory, Settings(paint=False, key="another"), backend=backend)
+    nights.rows(1000)
+    summary = nights.run(concurrency=concurrency)
+    assert nights.endpoint.account.seen <= concurrency
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert (summary.stopped.reason, "API key" in summary.stopped.remedy) == ("auth", True)
+    assert statuses(nights) == {"pending": 1000}, "no row is burned"
+
+
+def test_a_used_up_daily_quota_stops_the_run_and_burns_no_row(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(daily_quota=0.05), seed=2), backend=backend)
+    nights.rows(200)
+    summary = nights.run(concurrency=4)
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert summary.stopped.reason == "daily_quota"
+    assert statuses(nights).keys() == {"succeeded", "pending"}
+
+
+@pytest.mark.parametrize("concurrency", [1, 16, 64])
+def test_a_budget_is_never_passed_and_used_to_its_last_picture(
+    memory: Path, backend: str, concurrency: int
+) -> None:
+    nights = Nights(memory, backend=backend)
+    nights.rows(90)
+    summary = nights.run(budget=5.0, concurrency=concurrency)
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert summary.stopped.reason == "budget"
+    assert Decimal("4.80") <= nights.endpoint.account.usd <= 5
+    resumed = nights.run(budget=5.0, concurrency=concurrency)
+    assert nights.endpoint.account.usd <= 5, "and it counts what earlier runs spent"
+    assert resumed.spent_usd == nights.endpoint.account.usd
+    assert nights.run().exit_status == 0
+
+
+def test_a_budget_needs_a_price(nights: Nights) -> None:
+    nights.rows(1)
+    with pytest.raises(InputError, match="has no known price"):
+        nights.run(budget=1.0, base_url="http://127.0.0.1:1/v1", model="unheard-of")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_signal_lets_land_what_is_in_flight(nights: Nights, number: signal.Signals, status: int) -> None:
+    nights.rows(50)
+    seen: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.succeeded == 5 and not seen:
+            seen.append(progress)
+            os.kill(os.getpid(), number)
+
+    summary = nights.run(on_progress=watch, signals=True)
+    assert summary.exit_status == status
+    bought = statuses(nights)["succeeded"]
+    assert 5 <= bought <= 5 + 8
+    assert bought == nights.endpoint.account.billed, "nothing bought is lost"
+    assert summary.uncertain == 0
+    assert nights.run().bought == 50 - bought
+    assert sums(nights) == account(nights)
+
+
+def two_signals(*, after: int) -> Callable[[Progress], None]:
+    """Ask for the end when so many pictures are there, and then for an end at once."""
+    left = [signal.SIGTERM, signal.SIGTERM]
+
+    def watch(progress: Progress) -> None:
+        if left and progress.succeeded >= after and (len(left) == 2 or progress.stopping):
+            os.kill(os.getpid(), left.pop())
+
+    return watch
+
+
+def test_a_second_signal_ends_it_at_once_and_says_what_is_uncertain(nights: Nights) -> None:
+    nights.rows(50)
+    summary = nights.run(on_progress=two_signals(after=5), signals=True)
+    assert summary.exit_status == 143
+    account_of = nights.endpoint.account
+    assert summary.uncertain == account_of.billed - statuses(nights)["succeeded"] > 0
+    assert nights.run().exit_status == 0
+    assert account_of.billed == 50 + summary.uncertain, "each uncertain one was asked for once more"
+
+
+def test_what_a_crash_left_uncertain_is_tried_once_more_or_left_alone(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(hang=1.0)), backend=backend)
+    nights.rows(3)
+    nights.run(timeout=5.0, concurrency=3)
+    assert statuses(nights) == {"uncertain": 3}
+    assert nights.endpoint.account.billed == 6, "one request and one more, each"
+    summary = nights.run()
+    assert (summary.requests, summary.exit_status, summary.uncertain) == (0, 1, 6)
+    assert summary.uncertain_usd > 0
+
+
+def test_a_rerun_that_skips_leaves_unanswered_requests_alone(nights: Nights) -> None:
+    nights.rows(20)
+    first = nights.run(on_progress=two_signals(after=2), signals=True)
+    assert first.uncertain > 0
+    second = nights.run(on_uncertain="skip")
+    assert statuses(nights)["uncertain"] == first.uncertain
+    assert second.exit_status == 1
+
+
+def test_two_runs_never_share_a_directory(nights: Nights) -> None:
+    nights.rows(1)
+    nights.run()
+    with RunLock(nights.directory), pytest.raises(LockedError, match=str(os.getpid())):
+        nights.run()
+
+
+def test_a_bad_manifest_sends_nothing_and_leaves_the_old_table(nights: Nights) -> None:
+    nights.rows(3)
+    nights.run()
+    before = nights.table()
+    nights.write("id,prompt\na,\na,x\n")
+    with pytest.raises(InputError, match="nothing was sent"):
+        nights.run()
+    assert nights.table() == before
+    assert nights.endpoint.account.seen == 3
+
+
+MIXED = Faults(
+    reset_before=0.03, rate_limited=0.03, overloaded=0.04, server_error=0.02, reset_after=0.03, truncated=0.03,
+    hang=0.01, bad_json=0.02, bad_base64=0.02, corrupt=0.03, refusal=0.03, no_image=0.03, draft=0.1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_goes_wrong_every_row_and_token_is_accounted_for(memory: Path, seed: int) -> None:
+    backend = "trio" if seed % 2 else "asyncio"
+    shape = ("S1", "S2", "S3", "S4", "S7", "mixed")[seed % 6]
+    settings = Settings(paint=False, rpm=300, burst=10, seed=seed, faults=MIXED, shape=shape)  # type: ignore[arg-type]
+    nights = Nights(memory, settings, backend=backend)
+    nights.rows(40)
+    first = nights.run(seed=seed, concurrency=1 + seed % 16, rpm=300 if seed % 3 else None, timeout=100)
+    check(nights, first)
+    second = nights.run(seed=seed + 1, retry_failed=True, timeout=100)
+    check(nights, second)
+
+
+def check(nights: Nights, summary: Summary) -> None:
+    endpoint, table = nights.endpoint.account, nights.table()
+    assert "pending" not in statuses(nights), "every row is final"
+    for row in table:
+        assert (row["file_name"] is not None) == (row["status"] == "succeeded")
+        if row["file_name"] is not None:
+            assert (nights.directory / row["file_name"]).stat().st_size == row["images"][-1]["bytes"]
+    assert sum(summary.tasks.values()) == len(table) == 40
+    assert summary.spent_usd + summary.uncertain_usd >= endpoint.usd >= summary.spent_usd
+    assert endpoint.billed <= summary_requests(nights)
+
+
+def summary_requests(nights: Nights) -> int:
+    with closing(Reader(nights.directory / "ledger.db")) as reader:
+        return reader.totals().requests
