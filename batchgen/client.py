@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
-from urllib.parse import urljoin
 
 import anyio
 import anyio.lowlevel
@@ -61,10 +60,10 @@ _PASSING = (ErrorClass.UNREACHABLE, ErrorClass.UNCERTAIN, ErrorClass.TRANSIENT)
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s\"'?]+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_AZURE_PLATFORM = ipaddress.IPv4Address(
-    "168.63.129.16"
-)  # a public address that only ever means the machine's host
+_AZURE_PLATFORM = ipaddress.IPv4Address("168.63.129.16")
+"""Looks public, and only ever means the platform under a virtual machine."""
 _LEFT_OVER = attrgetter("stream._stream._httpcore_stream._stream._connection._h11_state.trailing_data")
+"""Bytes read beyond a response. No public name; were it gone, no connection is kept (a test would tell)."""
 
 
 class Buffers:
@@ -93,7 +92,8 @@ class Buffers:
         finally:
             claim.resize(0)
 
-    async def _take(self, size: int) -> None:
+    async def take(self, size: int) -> None:
+        """Wait for `size` bytes and count them; `Claim` gives them back."""
         if not self._queue and self._fits(size):
             self._held += size
             return
@@ -103,13 +103,14 @@ class Buffers:
             await turn[1].wait()
         except anyio.get_cancelled_exc_class():
             if turn[1].is_set():
-                self._add(-size)
+                self.add(-size)
             else:
                 self._queue.remove(turn)
-                self._add(0)
+                self.add(0)
             raise
 
-    def _add(self, size: int) -> None:
+    def add(self, size: int) -> None:
+        """Count `size` bytes more, or fewer, without waiting, and let in who fits."""
         self._held += size
         while self._queue and self._fits(self._queue[0][0]):
             granted, event = self._queue.popleft()
@@ -130,13 +131,13 @@ class Claim:
     async def take(self, size: int) -> None:
         """Wait until `size` bytes are free. Whoever waits holds nothing, so nobody waits for each other."""
         self.resize(0)
-        await self._buffers._take(size)  # noqa: SLF001  one mechanism in two classes
+        await self._buffers.take(size)
         self.size = size
 
     def resize(self, size: int) -> None:
         """Hold `size` bytes from now on, without waiting: the bytes are there already."""
         size, self.size = size - self.size, size
-        self._buffers._add(size)  # noqa: SLF001  one mechanism in two classes
+        self._buffers.add(size)
 
 
 class TLS:
@@ -185,6 +186,7 @@ class _Secret(logging.Filter):
         return "<key>" if self._key else "<no key>"
 
     def __eq__(self, other: object) -> bool:
+        """One filter a key: `addFilter` leaves out what it has."""
         return isinstance(other, _Secret) and other._key == self._key
 
     def __hash__(self) -> int:
@@ -345,6 +347,10 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({str(self._base)!r}, {self._secret!r})"
 
+    def redact(self, text: str) -> str:
+        """Return the text without the key, should it hold it."""
+        return self._secret.redact(text)
+
     async def __aenter__(self) -> Self:
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self._secret)
@@ -382,22 +388,20 @@ class Client:
         All of it takes at most the client's timeout; every failure is a `DOWNLOAD`.
         """
         kept = self._claim
-        lent = kept.size if kept else 0
-        if kept:
+        size = kept.size if kept else 0
+        if kept:  # whoever waits holds nothing, so nobody waits for each other
             kept.resize(0)
         flight = _Flight("")
-        failure: bytearray | Failure | None = None
+        result: bytearray | Failure | None = None
         with self._buffers.claim() as claim, anyio.move_on_after(self._timeout) as flight.scope:
-            failure = await self._download(url, flight, claim)
-        if isinstance(failure, bytearray):
-            lent += len(failure)
+            result = await self._download(url, flight, claim)
         if kept:
-            kept.resize(lent)
-        if isinstance(failure, bytearray):
-            return failure
-        failure = failure or flight.failure(f"no whole picture within {self._timeout:g} s")
-        message = self._secret.redact(f"{_shown(url)}: {failure.message}")[:500]
-        return msgspec.structs.replace(failure, kind=ErrorClass.DOWNLOAD, message=message)
+            kept.resize(size + (len(result) if isinstance(result, bytearray) else 0))
+        if isinstance(result, bytearray):
+            return result
+        result = result or flight.failure(f"no whole picture within {self._timeout:g} s")
+        message = self._secret.redact(f"{_shown(url)}: {result.message}")[:500]
+        return msgspec.structs.replace(result, kind=ErrorClass.DOWNLOAD, message=message)
 
     async def _open(self, secure: bool, *, trust_env: bool, proxy: str | None = None) -> httpx.AsyncClient:
         if secure and self._transport is None:
@@ -539,7 +543,7 @@ class Client:
                 passing = answer.status in {408, 425, 429} or answer.status >= 500
                 kind = ErrorClass.TRANSIENT if passing else ErrorClass.DOWNLOAD
                 return flight.failure(f"HTTP {answer.status}", kind)
-            url = _joined(url, answer.headers["location"])
+            url = str(link.join(answer.headers["location"]))
         raise _BadLinkError(f"more than {_REDIRECTS} redirects")
 
     async def _get(self, link: httpx.URL, attempt: int, flight: _Flight, claim: Claim) -> Answer | Failure:
@@ -626,13 +630,6 @@ def _link(url: str) -> httpx.URL:
     if link.scheme not in {"http", "https"} or not link.host or link.userinfo:
         raise _BadLinkError("not a link to a picture")
     return link
-
-
-def _joined(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError as error:
-        raise _BadLinkError(f"a redirect to no URL: {error}") from error
 
 
 def _shown(url: str) -> str:

@@ -183,7 +183,7 @@ def _webp(view: memoryview) -> _Size:
             canvas = _webp_canvas(body)
         elif kind in {b"VP8 ", b"VP8L"} and pixels is None:
             pixels = _vp8(body) if kind == b"VP8 " else _vp8l(body)
-        elif kind == b"ANMF" and pixels is None:
+        elif kind == b"ANMF":
             pixels = canvas
     if pixels is None:
         raise CorruptImageError("a WebP without pixels")

@@ -44,9 +44,13 @@ class Job(Value, frozen=True, forbid_unknown_fields=True):
     """Path of the table of prompts; '-' is CSV on standard input."""
     output: _Text | None = None
     """The run directory; `runs/<name of the manifest or the job file>` when not given."""
-    provider: str = "core-today"
+    provider: str | None = None
+    """`core-today` unless a base URL is given."""
     base_url: str | None = None
-    """Another endpoint than the provider's own; ends before `/chat/completions`."""
+    """
+    Another endpoint; ends before `/chat/completions`. Beside a provider it takes over that one's models and prices,
+    alone it has none: nothing is priced by guess.
+    """
     dialect: str | None = None
     model: _Text = "gemini-3.1-flash-image-preview"
     models: Mapping[str, Mapping[str, Any]] = {}
@@ -144,24 +148,29 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
     :param environment: None when nothing will be sent and no key is needed.
     :raises InputError: provider or model are unknown, or there is no key.
     """
-    provider = providers.find(job.provider)
-    if job.base_url is not None:
-        provider = providers.at_url(job.base_url, dialect=job.dialect or "chat")
     if job.dialect not in (None, "chat"):
         raise InputError(f"--dialect: {job.dialect!r} is unknown; known: 'chat'")
-    provider = providers.override(provider, job.models)
+    provider = _provider(job)
     model = providers.find_model(provider, job.model)
-    if model is None:
-        if provider.models and job.base_url is None:
-            names = [name for known in provider.models for name in (known.id, *known.aliases)]
-            raise InputError(
-                f"--model: {provider.title} has no {job.model!r}{nearest(job.model, names)}"
-                " (`batchgen models` lists them)"
-            )
-        model = Model(id=job.model)
+    if model is None and provider.models:
+        names = [name for known in provider.models for name in (known.id, *known.aliases)]
+        raise InputError(
+            f"--model: {provider.title} has no {job.model!r}{nearest(job.model, names)}"
+            " (`batchgen models` lists them)"
+        )
+    model = model or Model(id=job.model)
     return Endpoint(
         provider=provider, model=model, key=None if environment is None else _key(provider, environment)
     )
+
+
+def _provider(job: Job) -> Provider:
+    if job.base_url is None:
+        return providers.override(providers.find(job.provider or "core-today"), job.models)
+    at = providers.at_url(job.base_url)
+    if job.provider is not None:
+        at = msgspec.structs.replace(providers.find(job.provider), base_url=at.base_url)
+    return providers.override(at, job.models)
 
 
 def _key(provider: Provider, environment: Mapping[str, str]) -> str | None:
@@ -193,7 +202,7 @@ def _explained(source: str, stated: Mapping[str, object], given: Mapping[str, ob
     match = re.fullmatch(r"(?P<what>.*) - at `\$\.(?P<key>\w+)(?P<rest>.*)`", message)
     if match is None:
         return f"{source}: {message}"
-    key, what = match["key"], match["what"].replace("`", "")
+    key, what = match["key"], match["what"].replace("`", "").replace(" | null", "").partition(", got")[0]
     value = given.get(key, stated.get(key))
     flag = f"--{key.replace('_', '-')}"
     where = f"{source}: {key}{match['rest']}" if key not in given else flag

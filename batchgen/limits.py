@@ -78,7 +78,7 @@ class Pacer:
         """When `weight` may start if nothing else does before: `now` or exactly that later moment."""
         at = max(now, self._due)
         used = self._used
-        room = self._most - weight
+        room = self._most - weight  # below zero: not before all has left
         for slot in self._window:
             leaves = slot.last + self._span
             if leaves > at:

@@ -155,4 +155,5 @@ class Pool(Generic[T]):
             return None
 
     def _over(self) -> bool:
-        return self._draining or (self._exhausted and not (self._fresh or self._retries or self._inflight))
+        # What is at work has its worker, who stays for its retries: the others may go.
+        return self._draining or (self._exhausted and not self._retries)

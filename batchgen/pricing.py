@@ -37,14 +37,14 @@ def split(
     """
     The tokens of one answer by kind.
 
-    :param reported: What the answer says; a claim. An image count of 0 beside a picture, or one above the whole
-        completion, counts as not said.
-    :param sizes: Width and height of its distinct pictures without the marked drafts, in order; the last is the
-        picture. Earlier ones are drafts too if the completion is too small to pay for all: interim
+    :param reported: What the answer says; a claim. An image count of 0 beside a picture, or one above the
+        whole completion, counts as not said.
+    :param sizes: Width and height of its distinct pictures without the marked drafts, in order; the last is
+        the picture. Earlier ones are drafts too if the completion is too small to pay for all: interim
         pictures are not billed.
     :param image_tokens: The model's tokens a picture by size. Without it the whole completion counts as image
-        tokens, the dearer kind, so that a budget errs on the safe side; where the completion is silent
-        too, a picture counts as much as one of Gemini 3.1 Flash Image.
+        tokens, the dearer kind, so that a budget errs on the safe side; where the completion is silent too,
+        a picture counts as much as one of Gemini 3.1 Flash Image.
     """
     said = reported or _SILENT
     prompt, completion = _sums(said)

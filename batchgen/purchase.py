@@ -150,6 +150,11 @@ def usual_cost(model: Model) -> Decimal | None:
     return pricing.cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 
+def _first(several: BaseExceptionGroup[BatchgenError]) -> BatchgenError:
+    one = several.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one
+
+
 class Purchase:
     """Everything that the workers of one run share."""
 
@@ -224,7 +229,8 @@ class Purchase:
 
     async def carry_out(self) -> None:
         """Buy what is missing until all is done, something stops the run, or a signal drains it."""
-        source, failure = self._items(), None
+        source = self._items()
+        failure: BatchgenError | None = None
         async with AsyncExitStack() as stack:
             await self._hire(stack)
             async with anyio.create_task_group() as aside:
@@ -235,7 +241,12 @@ class Purchase:
                 try:
                     await self._pool.run(source, self._attempt)
                 except BatchgenError as cause:
-                    failure = cause  # raised as itself, not as a group of one
+                    failure = cause  # raised below, as itself and not as a group of one
+                except BaseExceptionGroup as several:
+                    told, rest = several.split(BatchgenError)
+                    if told is None or rest is not None:
+                        raise
+                    failure = _first(told)  # two workers on one full disk: one message
                 finally:
                     await source.aclose()
                 aside.cancel_scope.cancel()
@@ -290,10 +301,9 @@ class Purchase:
         hold = await self._reserve(task)
         if hold is None:
             return 0.0
-        leave: Pass | None = None
-        with self._pool.waiting():
+        with self._pool.waiting() as drained:
             leave = await self._gate.enter(_USUAL_TOKENS)
-        if leave is None:
+        if drained.cancelled_caught:
             self._budget.release(hold)
             return 0.0
         attempt = await self._ledger.start(
@@ -308,8 +318,10 @@ class Purchase:
         outcome = await self._workers[number % len(self._workers)].attempt(
             task, attempt.stem, sending=lambda: self._submit(attempt)
         )
+        delay: float | None = None
         with anyio.CancelScope(shield=True):
-            return await self._settle(item, attempt, outcome, leave, hold)
+            delay = await self._settle(item, attempt, outcome, leave, hold)
+        return delay
 
     async def _submit(self, attempt: Attempt) -> None:
         await self._ledger.submitted(attempt, now=self._now())
@@ -332,11 +344,9 @@ class Purchase:
                     )
                 )
                 return None
-            event, woken = self._settled, False
-            with self._pool.waiting():
-                await event.wait()
-                woken = True
-            if not woken:
+            with self._pool.waiting() as drained:
+                await self._settled.wait()
+            if drained.cancelled_caught:
                 return None
 
     async def _settle(
@@ -397,7 +407,7 @@ class Purchase:
             case Action.COOL:
                 self._gate.cool(leave, outcome.retry_after)
                 return 0.0
-            case Action.STOP:
+            case _:
                 self._halt(
                     Stop(
                         reason=outcome.kind,

@@ -104,7 +104,7 @@ class Surroundings:
     """What a run takes from outside, where that is not the machine itself: how it is rehearsed and tested."""
 
     backend: str = "asyncio"
-    backend_options: Mapping[str, Any] | None = None
+    backend_options: dict[str, Any] | None = None
     blocking: Blocking | None = None
     """Runs blocking calls; threads unless given."""
     wall: Callable[[], float] = time.time

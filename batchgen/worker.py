@@ -92,7 +92,14 @@ class Worker:
                 # From here on it is paid for: nothing may interrupt it on its way to the disk.
                 with anyio.CancelScope(shield=True):
                     outcome = await self._keep(task, stem, answer)
-        return msgspec.structs.replace(outcome, started_at=started_at, latency=anyio.current_time() - began)
+        return msgspec.structs.replace(
+            outcome,
+            # An endpoint may quote the key it was sent.
+            message=outcome.message and self._client.redact(outcome.message),
+            text=self._client.redact(outcome.text),
+            started_at=started_at,
+            latency=anyio.current_time() - began,
+        )
 
     async def _keep(self, task: Task, stem: str, answer: Answer) -> Outcome:
         kept = await self._blocking(lambda: self._digest(task, stem, answer))

@@ -338,6 +338,7 @@ def test_a_link_counts_only_when_no_picture_came_with_the_answer() -> None:
         completion(f"![image]({data_url(b'<html>not found</html>')})"),
         completion(f"![image]({data_url(b'RIFF....WAVE')})"),
         completion("data:image/png;base64"),
+        completion(b64(PNG) + "!"),
         completion("", images=[{"image_url": {"url": "not base64!"}}]),
         {"data": [{"b64_json": ""}]},
     ],
@@ -348,6 +349,22 @@ def test_what_stands_for_a_picture_and_is_none_is_corrupt(answer: dict[str, Any]
 
 def test_a_broken_picture_beside_a_good_one_is_left_out() -> None:
     assert pictures(completion(f"![a](data:image/png;base64,AAAA) ![b]({data_url(PNG)})")) == [(PNG, False)]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (f"Prose ]({data_url(PNG)}) and more", "Prose ]( and more"),
+        (f"A list [1] first.\n![image]({data_url(PNG)})\nEnd.", "A list [1] first.\n\nEnd."),
+        (f"[image]({data_url(PNG)}) End.", "End."),
+        (f"{data_url(PNG)} Done", "Done"),
+        (f"{data_url(PNG)}\nDone", "Done"),
+    ],
+)
+def test_cutting_a_picture_out_loses_no_word(content: str, text: str) -> None:
+    result = good(completion(content))
+    assert [image.data for image in result.images] == [PNG]
+    assert result.text == text
 
 
 def test_sound_is_no_broken_picture() -> None:
@@ -500,6 +517,7 @@ def test_an_empty_error_is_none(error: object) -> None:
         b"{}",
         b"[]",
         b"[" * 100_000,
+        b"[NaN," + b"[" * 100_000,
         b"\xff\xfe\x00",
     ],
 )

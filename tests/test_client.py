@@ -752,6 +752,14 @@ async def test_the_key_and_signed_queries_appear_in_no_log_and_no_message(
     assert "signature" not in caplog.text
 
 
+async def test_many_clients_of_one_key_share_one_log_filter(anyio_backend_name: str) -> None:
+    filters = logging.getLogger("httpx").filters
+    before = len(filters)
+    for _ in range(3):
+        async with client("http://x", key=f"the-key-of-{anyio_backend_name}"):
+            assert len(filters) == before + 1
+
+
 @pytest.mark.parametrize(
     "url", ["ftp://x", "x", "", "http://", "http://user:pw@x", "http://x?key=1", "http://x:y"]
 )

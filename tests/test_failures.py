@@ -108,7 +108,7 @@ CASES: list[tuple[int, object, ErrorClass]] = [
     (403, openai("크레딧이 부족합니다"), ErrorClass.CREDITS),
     (403, openai("Your credits are used up"), ErrorClass.CREDITS),
     (429, openai(QUOTA, "insufficient_quota", "insufficient_quota"), ErrorClass.CREDITS),
-    (400, openai("Your credit balance is too low"), ErrorClass.CREDITS),
+    (500, openai("Your credit balance is too low"), ErrorClass.CREDITS),
     (401, openai("该令牌额度已用尽"), ErrorClass.CREDITS),
     # Rates and quotas: a minute's, a day's, the endpoint's own capacity.
     (429, b"", ErrorClass.RATE),
@@ -187,6 +187,7 @@ CASES: list[tuple[int, object, ErrorClass]] = [
         ErrorClass.BLOCKED,
     ),
     # Requests.
+    (400, openai("request blocked by Gemini API: SAFETY"), ErrorClass.BLOCKED),
     (400, openai("Invalid value"), ErrorClass.BAD_REQUEST),
     (400, b"", ErrorClass.BAD_REQUEST),
     (400, openai("Failed to generate a moderate image; separate the parts"), ErrorClass.BAD_REQUEST),
@@ -244,6 +245,22 @@ def test_an_error_is_classified_by_status_then_code_then_words(
     if isinstance(body, dict | list):
         assert failure(status, json.dumps(body).encode()).kind is kind
         assert failure(status, json.dumps(body)).kind is kind
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a poster: your credit balance is too low",
+        "a sign that says API key not valid",
+        "a fashion model not found anywhere",
+        "a map, user location is not supported",
+        "잔액",
+        "requests per day, daily limit: 0, free tier",
+    ],
+)
+def test_the_words_of_one_row_that_a_rejection_quotes_do_not_stop_the_run(status: int, prompt: str) -> None:
+    assert failure(status, openai(f"Invalid prompt: {prompt!r}")).kind is ErrorClass.BAD_REQUEST
 
 
 def test_a_daily_quota_names_no_delay_and_a_minutes_quota_does() -> None:

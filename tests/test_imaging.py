@@ -249,7 +249,9 @@ BROKEN = {
     ),
     "gif without pixels": (gif(b";"), "GIF without pixels"),
     "gif with an unknown block": (gif(b"?;"), "unknown block at byte 13"),
-    "gif with an empty frame": (gif(gif_frame(0, 0, 0, 5), b";"), "empty frame"),
+    "gif with a frame of no width": (gif(gif_frame(0, 0, 0, 5), b";"), "empty frame"),
+    "gif with a frame of no height": (gif(gif_frame(0, 0, 5, 0), b";"), "empty frame"),
+    "png with a long header": (png(chunk(b"IHDR", header()[8:21] + b"?"), *PIXELS), "without a valid header"),
 }
 
 
@@ -285,6 +287,11 @@ def test_a_first_gif_frame_that_juts_out_enlarges_the_picture(check: Check) -> N
     assert examine(
         gif(gif_frame(2, 3, 1, 1), b"!\xfe\x02hi\0", gif_frame(90, 90, 1, 1), b";"), check
     ) == Picture(mime="image/gif", extension="gif", width=3, height=4)
+
+
+def test_the_first_webp_frame_is_the_picture() -> None:
+    one, other = (b"VP8L", b"\x2f\x04\0\0\0"), (b"VP8L", b"\x2f\x08\0\0\0")
+    assert examine(riff(one, other), Check.QUICK).width == 5
 
 
 UNDECODABLE = {

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,7 +182,7 @@ async def test_operations_that_wait_share_a_commit(path: Path) -> None:
         begin(ledger)
         async with anyio.create_task_group() as group:
             for number in range(200):
-                group.start_soon(lambda n=number: started(ledger, f"k{n}", stem=f"s{n}"))
+                group.start_soon(partial(started, ledger, f"k{number}", stem=f"s{number}"))
     assert commits <= 3
     with closing(Reader(path)) as reader:
         assert len(reader.states([f"k{n}" for n in range(200)])) == 200

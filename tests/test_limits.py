@@ -327,9 +327,10 @@ async def test_a_success_begins_the_waits_anew_unless_it_began_before_the_429() 
 @pytest.mark.parametrize(("ok", "share"), [(True, 0.7), (False, 0.5)])
 async def test_the_rate_is_halved_when_nothing_got_through_since_the_last_429(ok: bool, share: float) -> None:
     shared = gate()
+    last = await shared.enter(0)
     for _ in range(40):
-        last = await shared.enter(0)
         await anyio.sleep(0.1)
+        last = await shared.enter(0)
     before = anyio.current_time() + shared.cool(last, 0.1)
     rate = shared._ramp.rate(before)
     again = await shared.enter(0)

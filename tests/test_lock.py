@@ -44,7 +44,8 @@ def refusal(directory: Path) -> str:
     return str(caught.value)
 
 
-def test_the_owner_writes_down_who_it_is(tmp_path: Path) -> None:
+def test_the_owner_writes_down_who_it_is_over_what_another_wrote(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_bytes(b"?" * 1000)
     with RunLock(tmp_path, now=MOMENT.timestamp):
         note = json.loads((tmp_path / "lock").read_bytes())
     assert note == {"pid": os.getpid(), "host": os.uname().nodename, "started": "2026-11-21T08:30:05Z"}
@@ -142,7 +143,8 @@ NOTE = b'{"pid":7,"host":"a","started":"2026-11-21T08:30:05Z"}'
 @example(note=b"")
 @example(note=b"\xff\xfe")
 @example(note=b"[" * 4000)
-@example(note=b'{"x":' * 4000)
+@example(note=b'{"x":' + b"[" * 4000)
+@example(note=NOTE.replace(b'"a"', b'"\xff"'))
 @example(note=NOTE.replace(b"a", rb"\u001b[2J"))
 @example(note=NOTE.replace(b'"a"', rb'"a\n"'))
 @example(note=NOTE.replace(b":7", b":-7"))

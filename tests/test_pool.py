@@ -67,7 +67,6 @@ class Recorder:
     async def source(self) -> AsyncGenerator[int]:
         for item in range(len(self.schedule)):
             await anyio.sleep(self.pause)
-            assert not self.drained
             self.pulled += 1
             yield item
 
@@ -202,6 +201,17 @@ async def test_due_retries_go_before_new_items_the_earliest_first() -> None:
     assert order == [0, 1, 2, 3, 4, 5, 6, 2, 1, 0, 7]
 
 
+async def test_retries_due_at_the_same_moment_run_in_the_order_they_came() -> None:
+    order: list[int] = []
+
+    async def work(item: int, worker: int) -> float | None:
+        order.append(item)
+        return 5 if len(order) <= 3 else None
+
+    await run(Pool[int](concurrency=4), range(3), work)
+    assert order == [0, 1, 2, 0, 1, 2]
+
+
 async def test_a_slow_source_delays_no_retry() -> None:
     times: list[float] = []
     begin = anyio.current_time()
@@ -330,6 +340,7 @@ async def test_who_queues_for_quota_stops_at_once_and_takes_none() -> None:
     assert anyio.current_time() - begin == pytest.approx(90)
     assert sent == [0]
     assert sorted(pool.leftovers) == [1, 2, 3, 4]
+    assert not pool._interruptible  # a night's waits are not remembered
 
 
 async def test_a_wait_that_begins_after_a_drain_ends_at_once() -> None:
@@ -357,13 +368,14 @@ async def test_a_drained_pool_begins_nothing() -> None:
     assert (pool.inflight, pool.retrying, pool.leftovers) == (0, 0, ())
 
 
-async def test_a_drain_does_not_wait_for_the_source_or_for_a_retry() -> None:
+@pytest.mark.parametrize("values", [range(1), range(9)], ids=["exhausted", "slow"])
+async def test_a_drain_does_not_wait_for_the_source_or_for_a_retry(values: range) -> None:
     async def work(item: int, worker: int) -> float:
         return 3600
 
     pool = Pool[int](concurrency=2)
     begin = anyio.current_time()
-    async with aclosing(numbers(range(9), pause=5)) as source, anyio.create_task_group() as group:
+    async with aclosing(numbers(values, pause=5)) as source, anyio.create_task_group() as group:
         group.start_soon(pool.run, source, work)
         await anyio.sleep(7)
         pool.drain()

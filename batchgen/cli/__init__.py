@@ -163,6 +163,7 @@ def commands() -> None:
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     source: str,
     *,
     dry_run: bool,
@@ -239,10 +240,6 @@ def cli(arguments: Sequence[str] | None = None) -> int:
     except BatchgenError as cause:
         click.echo(f"batchgen: {cause}", err=True)
         return cause.exit_status
-    except BrokenPipeError:
-        # Whoever read the output has left; what was bought is on disk.
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
-        return 0
     except Exception:  # noqa: BLE001  the boundary: a defect is told as one
         traceback.print_exc()
         click.echo("batchgen: this is a defect; what was bought is in the ledger, please report it", err=True)
@@ -251,15 +248,19 @@ def cli(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Put a result on standard output."""
-    click.echo(text)
+    """Put a result on standard output; whoever has stopped reading does not change how a run ended."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more when it leaves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say_json(value: Mapping[str, Any]) -> None:
     """Put one JSON object on standard output; money and dates as strings."""
     import msgspec  # noqa: PLC0415
 
-    click.echo(msgspec.json.encode(value))
+    say(msgspec.json.encode(value).decode())
 
 
 __all__ = ["cli", "commands", "say", "say_json"]

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from tqdm import tqdm
@@ -58,17 +58,15 @@ class _Bar:
     """A progress bar for a terminal."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._drawn = 0.0
 
     def __call__(self, progress: Progress) -> None:
         # A terminal that has gone away must not end a run that is paid for.
         with suppress(OSError, ValueError):
-            if self._bar is None:
-                self._bar = tqdm(
-                    total=progress.total, bar_format=_BAR, smoothing=0, dynamic_ncols=True, file=sys.stderr
-                )
-            bar = self._bar
+            bar = self._bar = self._bar or tqdm(
+                total=progress.total, bar_format=_BAR, smoothing=0, dynamic_ncols=True, file=sys.stderr
+            )
             bar.initial = progress.skipped
             bar.n = progress.skipped + progress.succeeded + progress.failed
             bar.set_postfix_str(_postfix(progress).removeprefix(", "), refresh=False)

@@ -57,6 +57,8 @@ _STATUS_OF_CODE = {
     "deadline_exceeded": 504,
 }
 _CREDIT_CODES = {"insufficient_quota", "insufficient_user_quota", "pre_consume_token_quota_failed"}
+_QUOTING = {400, 404, 413, 422}
+"""Rejections of the request itself, whose messages may quote it."""
 _RATE_CODES = {"resource_exhausted", "rate_limit_exceeded", "rate_limited", "rate_limit_error"}
 _BLOCK_CODES = {
     "prompt_blocked",
@@ -80,10 +82,15 @@ _CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b|额度|余额")
 _BLOCKED = re.compile(
     r"request blocked by gemini api|\binput was flagged\b|\brequires moderation\b|prohibited_content"
 )
-_BAD_KEY = re.compile(r"\bapi[_ ]key[_ ](?:not valid|invalid|expired)\b|\binvalid api key\b")
-_LOCATION = re.compile(r"\buser location is not supported\b|\bbilling (?:is )?(?:not enabled|disabled)\b")
+# At the start of a message only: a 400 may quote the prompt, and one row's words must not stop the run.
+_BAD_KEY = re.compile(
+    r"^\w*: (?:api[_ ]key[_ ](?:not valid|invalid|expired)\b|invalid api key\b)", re.MULTILINE
+)
+_LOCATION = re.compile(
+    r"^\w*: (?:user location is not supported\b|billing (?:is )?(?:not enabled|disabled)\b)", re.MULTILINE
+)
 _NO_CHANNEL = re.compile(r"\bno available channel\b|无可用渠道")
-_NO_MODEL = re.compile(r"\bnot a valid model\b|\bmodel\b.{0,120}\b(?:not found|does not exist)\b")
+_NO_MODEL = re.compile(r"^\w*: \S+ is not a valid model\b", re.MULTILINE)
 _MODEL_NAMED = re.compile(r"\bmodels?\b|not_found")
 _PER_DAY = re.compile(r"per[-_ ]?day|\bdaily\b|entitlement_daily_limit_exceeded")
 _NO_FREE = re.compile(r"\b(?:limit|quotavalue|quota_limit_value): ?0(?![.\d])")
@@ -183,7 +190,9 @@ def _telling(status: int, facts: Facts) -> ErrorClass | None:
     """Recognise what gateways send under several statuses and what means one thing under all of them."""
     if status not in {401, 403, 429} and _INCAPABLE.search(facts.words):
         return ErrorClass.ENDPOINT_INCAPABLE
-    if status == 402 or facts.codes & _CREDIT_CODES or _CREDITS.search(facts.words):
+    if status == 402 or facts.codes & _CREDIT_CODES:
+        return ErrorClass.CREDITS
+    if status not in _QUOTING and _CREDITS.search(facts.words):
         return ErrorClass.CREDITS
     return ErrorClass.BLOCKED if facts.codes & _BLOCK_CODES else None
 

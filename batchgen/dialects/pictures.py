@@ -95,8 +95,8 @@ class Pictures:
         """
         All pictures in order, links only when there is no final picture among the bytes.
 
-        :param promote: Let the last draft be the picture when there is nothing else: endpoints mark their only
-            picture so. False after a refusal, whose drafts are no answer.
+        :param promote: Let the last draft be the picture when there is nothing else: endpoints mark their
+            only picture so. False after a refusal, whose drafts are no answer.
         """
         images = [EncodedImage(data=data, draft=draft) for data, draft in self._inline.items()]
         if all(image.draft for image in images):
@@ -127,7 +127,8 @@ class Pictures:
         if header == 0 and (len(whole) < _BARE_LENGTH or not whole.startswith(_BASE64_OPENINGS)):
             return False
         data = unbase64(whole[header:], clean=header > 0)
-        if not is_picture(data):
+        prose = header > 0 or " " in whole[:_BARE_LENGTH]
+        if prose and not is_picture(data):
             return False
         self._add(data, draft=draft)
         return True
@@ -231,9 +232,8 @@ def _data_span(text: str, at: int) -> tuple[int, int, int]:
     title = _TITLE.search(text, max(at, close - _ALT_LENGTH), close)
     stop = title.start() if title is not None else close
     stop -= text.startswith(">", stop - 1)
-    opening = max(0, text.rfind("[", max(0, at - _ALT_LENGTH), at))
-    return (
-        opening - text.startswith("!", max(0, opening - 1)) * (opening > 0),
-        stop,
-        min(close + 1, len(text)),
-    )
+    opening = text.rfind("[", max(0, at - _ALT_LENGTH), at)
+    start = opening if opening >= 0 else at
+    if start > 0 and text[start - 1] == "!":
+        start -= 1
+    return start, stop, min(close + 1, len(text))

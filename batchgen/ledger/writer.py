@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import unicodedata
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -34,22 +34,30 @@ class Attempt(Value, frozen=True):
     stem: str
 
 
-class _Ticket:
+class _Ticket(Generic[T]):
     """An operation waiting for its commit, and what came of it."""
 
-    __slots__ = ("done", "error", "operation", "value")
+    __slots__ = ("_operation", "_values", "error")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], object]) -> None:
-        self.operation = operation
-        self.done = False
-        self.value: object = None
+    def __init__(self, operation: Callable[[sqlite3.Connection], T]) -> None:
+        self._operation = operation
+        self._values: list[T] = []
         self.error: StorageError | None = None
 
+    def work(self, connection: sqlite3.Connection) -> None:
+        """Do it, as a part of the transaction."""
+        self._values.append(self._operation(connection))
 
-def _value(ticket: _Ticket) -> Any:  # noqa: ANN401  what its operation returned
-    if ticket.error is not None:
-        raise ticket.error
-    return ticket.value
+    @property
+    def done(self) -> bool:
+        """Whether its transaction has ended, one way or the other."""
+        return bool(self._values) or self.error is not None
+
+    def value(self) -> T:
+        """What the operation returned; its error if the transaction failed."""
+        if self.error is not None:
+            raise self.error
+        return self._values[0]
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
@@ -70,7 +78,7 @@ class Ledger:
         """:param blocking: runs blocking calls; threads unless given."""
         self.path = path
         self._blocking = blocking or _in_thread
-        self._waiting: list[_Ticket] = []
+        self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock()
         self._connection = connect(path)
         self._run = 0
@@ -190,25 +198,24 @@ class Ledger:
         finally:
             if ticket in self._waiting:  # cancelled before its turn: it never happened
                 self._waiting.remove(ticket)
-        return _value(ticket)
+        return ticket.value()
 
     def _at_once(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         ticket = _Ticket(operation)
         self._apply([ticket])
-        return _value(ticket)
+        return ticket.value()
 
-    def _apply(self, batch: Sequence[_Ticket]) -> None:
+    def _apply(self, batch: Sequence[_Ticket[Any]]) -> None:
         """All or nothing: one transaction for the whole batch."""
         error: StorageError | None = None
         try:
             with transaction(self._connection):
                 for ticket in batch:
-                    ticket.value = ticket.operation(self._connection)
+                    ticket.work(self._connection)
         except sqlite3.Error as cause:
             error = storage_error(self.path, cause)
         for ticket in batch:
             ticket.error = error
-            ticket.done = True
 
 
 def _claim(

@@ -40,6 +40,10 @@ class Problems:
         if len(self._kept) >= 10 * KEPT:
             self._sort()
 
+    def count(self, more: int) -> None:
+        """Count problems beyond the first `KEPT` of their kind, if there are any (`more` > 0)."""
+        self._count += max(0, more)
+
     def skip(self, row: int) -> None:
         """Data row `row`, counted from 1, is in no batch; rows are skipped in ascending order."""
         self._skipped.append(row)
@@ -58,7 +62,7 @@ class Problems:
     ) -> None:
         """Note one problem for each true element of `mask`, which lies over the batch at `start`."""
         indices = pc.indices_nonzero(pc.fill_null(mask, False))  # noqa: FBT003  the fill value
-        self._count += max(0, len(indices) - KEPT)
+        self.count(len(indices) - KEPT)
         for index in indices[:KEPT].to_pylist():
             told = message if isinstance(message, str) else message(index)
             self.add(told, row=self.row(self.start + index), column=column)

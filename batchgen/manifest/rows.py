@@ -34,7 +34,7 @@ MARK_VARIANT: Final = "\0v"
 
 _WHOLE: Final = r"^[0-9]{1,9}(\.0+)?$"
 _REAL: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
-_BATCH_ROWS: Final = 8192
+_BATCH_ROWS: Final = 4096
 _BATCH_BYTES: Final = 8 << 20
 
 SCHEMA: Final = pa.schema(
@@ -100,6 +100,8 @@ class Rows:
         self._table = table
         self._reading = reading
         self._problems = problems
+        if "\0" in (reading.system or ""):
+            problems.add("the system text has a nul character; remove it")
         self._ours = self._find_ours()
         self._template = self._parse(reading.template)
         self._name = self._parse(reading.name) or Template("{id}")

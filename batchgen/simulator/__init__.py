@@ -1,4 +1,5 @@
-"""How does a Gemini image model behind an OpenAI-compatible chat endpoint behave, without one?
+"""
+How does a Gemini image model behind an OpenAI-compatible chat endpoint behave, without one?
 
 `endpoint` decides every answer, free of transport, clock and randomness; `transport` puts it into an httpx client
 in the same process, `app` on a socket. Its pictures are painted by `paint`, its bill is kept in `account`.

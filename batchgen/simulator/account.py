@@ -1,4 +1,5 @@
-"""What did the simulated endpoint bill, to the last token?
+"""
+What did the simulated endpoint bill, to the last token?
 
 Its arithmetic is its own on purpose: a test that compares two bills must not compare one function with itself.
 """

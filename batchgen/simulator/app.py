@@ -1,4 +1,5 @@
-"""How is the simulated endpoint served on a socket?
+"""
+How is the simulated endpoint served on a socket?
 
 A connection that is to break is broken on the wire: a reset is a TCP reset, a cut body ends before its
 Content-Length. On the wire a client cannot tell a reset before its request was read from one after it.
@@ -43,10 +44,12 @@ CLOSE = "batchgen.close"
 def serve(
     settings: Settings, *, host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `on_ready` gets the base URL. Port 0 takes any free one.
+    """
+    Serve until SIGINT or SIGTERM; `on_ready` gets the base URL. Port 0 takes any free one.
 
     Raises:
         InputError: The address cannot be listened on.
+
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -1,4 +1,5 @@
-"""What do the endpoint's answers look like on the wire?
+"""
+What do the endpoint's answers look like on the wire?
 
 Gateways disagree on where the picture goes. The shapes, by their names here:
 
@@ -68,7 +69,8 @@ def gateway_error(message: str, code: str, request_id: str) -> dict[str, Any]:
 
 
 def quota_details(model: str, delay: float, quota_id: str, value: str) -> list[dict[str, Any]]:
-    """Google's structured reason of a 429: which quota, and `RetryInfo`.
+    """
+    Google's structured reason of a 429: which quota, and `RetryInfo`.
 
     https://ai.google.dev/gemini-api/docs/rate-limits ; a daily quota comes with a short `retryDelay` all the same.
     """

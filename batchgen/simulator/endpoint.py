@@ -1,4 +1,5 @@
-"""What does the model endpoint answer to this request?
+"""
+What does the model endpoint answer to this request?
 
 The contract is that of an OpenAI-compatible gateway in front of Google's image models: paths, bearer key, usage,
 error bodies. Everything drawn depends on the seed, the content and how often it was asked, never on the order in
@@ -99,7 +100,11 @@ class Settings(Value, kw_only=True):
     """False: the usage is a sum that does not tell text from picture."""
 
     def __post_init__(self) -> None:
-        if self.burst < 1 or self.latency < 0 or any(rate is not None and rate <= 0 for rate in (self.rpm, self.ipm)):
+        if (
+            self.burst < 1
+            or self.latency < 0
+            or any(rate is not None and rate <= 0 for rate in (self.rpm, self.ipm))
+        ):
             raise InputError("simulator: burst starts at 1, rpm and ipm above 0, latency at 0")
 
 
@@ -182,7 +187,9 @@ class Endpoint:
         if wanted == "":
             return None
         if scheme.lower() != "bearer" or not key.strip():
-            content = bodies.gateway_error("No API key was given", "invalid_api_key", f"{self.account.seen:08d}")
+            content = bodies.gateway_error(
+                "No API key was given", "invalid_api_key", f"{self.account.seen:08d}"
+            )
             return Reply(status=401, body=bodies.encode(content))
         if wanted is None or key.strip() == wanted:
             return None
@@ -190,7 +197,9 @@ class Endpoint:
         return _google(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason)
 
     def _models(self) -> Reply:
-        listed = [{"id": model.id, "object": "model", "owned_by": "google"} for model in self._provider.models]
+        listed = [
+            {"id": model.id, "object": "model", "owned_by": "google"} for model in self._provider.models
+        ]
         return Reply(status=200, body=bodies.encode({"object": "list", "data": listed}))
 
     def _chat(self, host: str, body: bytes) -> Reply:
@@ -311,7 +320,9 @@ class Endpoint:
         dice, model = draw.random, draw.model
         delay = dice.uniform(0.05, 0.5) * self.settings.latency
         if draw.fault == "overloaded":
-            return _google(503, "UNAVAILABLE", "The model is overloaded. Please try again later.", delay=delay)
+            return _google(
+                503, "UNAVAILABLE", "The model is overloaded. Please try again later.", delay=delay
+            )
         if draw.fault == "server_error":
             return _google(500, "INTERNAL", "An internal error has occurred. Please retry.", delay=delay)
         wait = dice.uniform(1, 3)
@@ -340,7 +351,9 @@ def _google(
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
     body = bodies.encode(bodies.google_error(status, name, message, details))
-    return Reply(status=status, delay=delay, headers={"content-type": "application/json", **(headers or {})}, body=body)
+    return Reply(
+        status=status, delay=delay, headers={"content-type": "application/json", **(headers or {})}, body=body
+    )
 
 
 def _finished(body: bytes, *, cut: bool) -> bytes:

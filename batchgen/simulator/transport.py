@@ -1,4 +1,5 @@
-"""How does an httpx client reach the simulated endpoint without a socket?
+"""
+How does an httpx client reach the simulated endpoint without a socket?
 
 What a connection does to its client is kept: the waits, the read timeout, the exceptions, and the `trace` extension
 with httpcore's event names (https://www.encode.io/httpcore/extensions/#trace).

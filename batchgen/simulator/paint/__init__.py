@@ -1,4 +1,5 @@
-"""Which picture belongs to this prompt?
+"""
+Which picture belongs to this prompt?
 
 Posters, painted from the prompt, the model and a seed: the same three give the same bytes. Words of the prompt
 choose the scene and the hour; each picture says that it is simulated and carries a mark of its prompt.
@@ -32,7 +33,7 @@ QUALITY = 85
 MARGIN = 0.04
 """Of the side: the paper around the picture; the caption's strip is twice as high."""
 MARK_WITHIN = 4096
-CAPTION_LETTERS = 46
+CAPTION_LETTERS = 56
 LATIN_END = "ɐ"
 """The default font's letters end before this one."""
 
@@ -41,7 +42,10 @@ _mark = re.compile(rb"batchgen simulator prompt=([0-9a-f]{16}) ")
 _scenes: tuple[tuple[str, Scene], ...] = (
     ("portrait|woman|man|girl|boy|retrato|face|astronaut|captain|queen|king|초상|여인", motif.portrait),
     ("cat|fox|bear|owl|dog|robot|dragon|rabbit|creature|mascot|zorro|gato|고양이|여우", motif.creature),
-    ("vase|bottle|perfume|mug|teapot|shoe|watch|product|catalog|catalogue|ceramic|lamp|도자기|jarrón", motif.still),
+    (
+        "vase|bottle|perfume|mug|teapot|shoe|watch|product|catalog|catalogue|ceramic|lamp|도자기|jarrón",
+        motif.still,
+    ),
     ("aurora|northern lights|오로라", land.aurora),
     ("harbor|harbour|sea|ocean|wave|waves|beach|sail|lighthouse|island|mar|playa|바다", land.sea),
     ("city|street|skyline|market|town|rooftops|tokyo|seoul|ciudad|도시|서울", land.city),
@@ -80,7 +84,9 @@ def thumbnail(prompt: str, *, seed: int) -> bytes:
     # After SOI and APP0, whose length stands in its third and fourth byte: https://www.w3.org/Graphics/JPEG/jfif3.pdf
     after = 4 + int.from_bytes(blank[4:6], "big")
     comment = _comment(prompt, seed)
-    return b"".join((blank[:after], b"\xff\xfe", (len(comment) + 2).to_bytes(2, "big"), comment, blank[after:]))
+    return b"".join(
+        (blank[:after], b"\xff\xfe", (len(comment) + 2).to_bytes(2, "big"), comment, blank[after:])
+    )
 
 
 def prompt_key(prompt: str) -> str:

@@ -1,4 +1,5 @@
-"""How are smooth shapes, gradients and light put on a picture?
+"""
+How are smooth shapes, gradients and light put on a picture?
 
 Coordinates are fractions of the picture, y downwards. Shapes are drawn as masks of twice the size and reduced, no
 further than their own bounds: that is what makes a clean edge cheap.
@@ -27,7 +28,11 @@ class Canvas:
         self.image = gradient(background, (side, side))
 
     def fill(
-        self, polygons: Iterable[Sequence[Point]], colour: Colour, to: Colour | None = None, opacity: float = 1.0
+        self,
+        polygons: Iterable[Sequence[Point]],
+        colour: Colour,
+        to: Colour | None = None,
+        opacity: float = 1.0,
     ) -> None:
         """Fill polygons; with `to`, from `colour` at their top to it at their bottom."""
         outlines = [[(x * self.side, y * self.side) for x, y in polygon] for polygon in polygons]
@@ -39,7 +44,9 @@ class Canvas:
             draw.polygon(self._within(box, outline), fill=round(255 * opacity))
         self._paste(colour, to, box, mask)
 
-    def stroke(self, lines: Iterable[Sequence[Point]], width: float, colour: Colour, opacity: float = 1.0) -> None:
+    def stroke(
+        self, lines: Iterable[Sequence[Point]], width: float, colour: Colour, opacity: float = 1.0
+    ) -> None:
         """Draw lines with round joints."""
         paths = [[(x * self.side, y * self.side) for x, y in line] for line in lines]
         box = self._box([point for path in paths for point in path], width * self.side)
@@ -52,7 +59,13 @@ class Canvas:
         self._paste(colour, None, box, mask)
 
     def disc(
-        self, x: float, y: float, radius: float, colour: Colour, to: Colour | None = None, opacity: float = 1.0
+        self,
+        x: float,
+        y: float,
+        radius: float,
+        colour: Colour,
+        to: Colour | None = None,
+        opacity: float = 1.0,
     ) -> None:
         """Fill a circle."""
         side, size = self.side, radius * self.side
@@ -94,7 +107,9 @@ class Canvas:
     def _within(self, box: tuple[int, int, int, int], points: Sequence[Point]) -> list[Point]:
         return [((x - box[0]) * OVERSAMPLING, (y - box[1]) * OVERSAMPLING) for x, y in points]
 
-    def _paste(self, colour: Colour, to: Colour | None, box: tuple[int, int, int, int], mask: Image.Image) -> None:
+    def _paste(
+        self, colour: Colour, to: Colour | None, box: tuple[int, int, int, int], mask: Image.Image
+    ) -> None:
         smooth = mask.reduce(OVERSAMPLING)
         source = colour if to is None else gradient([colour, to], smooth.size)
         self.image.paste(source, box, smooth)
@@ -121,8 +136,8 @@ def grained(image: Image.Image) -> Image.Image:
 
 @functools.cache
 def _halo() -> Image.Image:
-    rings = ImageChops.invert(Image.radial_gradient("L"))
-    return rings.point(lambda value: round(255 * (value / 255) ** 1.8))
+    # The gradient is 180 where the circle touches the edge, and must be nothing there.
+    return Image.radial_gradient("L").point(lambda value: round(255 * max(0.0, 1 - value / 178) ** 1.8))
 
 
 @functools.lru_cache(maxsize=1)

@@ -36,7 +36,12 @@ def peaks(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     for index, (top_x, top_y) in enumerate(tops):
         half, colour = dice.uniform(0.28, 0.38), palette.things[1 + index % 2]
         canvas.fill([[(top_x - half, 0.7), (top_x, top_y), (top_x + half, 0.7)]], colour, palette.things[2])
-        shade = [(top_x, top_y), (top_x + half, 0.7), (top_x + half * 0.12, 0.7), (top_x - half * 0.06, top_y + 0.12)]
+        shade = [
+            (top_x, top_y),
+            (top_x + half, 0.7),
+            (top_x + half * 0.12, 0.7),
+            (top_x - half * 0.06, top_y + 0.12),
+        ]
         canvas.fill([shade], palette.things[3], palette.things[2], 0.55)
         snow = 0.24
         side, low = half * snow, top_y + (0.7 - top_y) * snow
@@ -59,10 +64,13 @@ def dunes(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
         canvas.fill([_below(crest)], mix(colour, palette.light, 0.22), colour)
         lee = [(px, py) for px, py in crest if px >= peak]
         swing = 0.16 * dice.choice((-1, 1))
-        spine = [(peak + swing * math.sin(t * 2.6) * t, crest_y(peak, base, height) + t * 0.5) for t in _across(24)]
+        spine = [
+            (peak + swing * math.sin(t * 2.6) * t, crest_y(peak, base, height) + t * 0.5) for t in _across(24)
+        ]
         canvas.fill([[*lee, (1, 1), *reversed(spine)]], palette.things[min(4, index + 1)], None, 0.6)
     ripples = [
-        [(at, 0.93 + row * 0.016 + 0.006 * math.sin(at * 22 + row * 1.7)) for at in _across()] for row in range(5)
+        [(at, 0.93 + row * 0.016 + 0.006 * math.sin(at * 22 + row * 1.7)) for at in _across()]
+        for row in range(5)
     ]
     canvas.stroke(ripples, 0.0016, palette.light, 0.3)
 
@@ -77,7 +85,11 @@ def sea(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     """Swell after swell with foam on the crests, the sun's road on it, one small sail."""
     x = dice.uniform(0.3, 0.7)
     _sun(canvas, x, 0.37, dice.uniform(0.11, 0.15), palette)
-    canvas.fill([[(0, 0.46), (1, 0.46), (1, 1), (0, 1)]], mix(palette.sky[2], palette.things[1], 0.45), palette.things[2])
+    canvas.fill(
+        [[(0, 0.46), (1, 0.46), (1, 1), (0, 1)]],
+        mix(palette.sky[2], palette.things[1], 0.45),
+        palette.things[2],
+    )
     _glints(canvas, dice, palette, x, 0.475)
     _sail(canvas, dice.choice((0.2, 0.8)) + dice.uniform(-0.06, 0.06), 0.47, palette)
     for index in range(5):
@@ -187,7 +199,10 @@ def _glints(canvas: Canvas, dice: random.Random, palette: Palette, x: float, top
 def _sail(canvas: Canvas, x: float, y: float, palette: Palette) -> None:
     canvas.fill([[(x, y - 0.1), (x + 0.055, y - 0.014), (x, y - 0.014)]], palette.paper)
     canvas.fill([[(x - 0.008, y - 0.085), (x - 0.008, y - 0.014), (x - 0.042, y - 0.014)]], palette.accent)
-    canvas.fill([[(x - 0.05, y - 0.008), (x + 0.06, y - 0.008), (x + 0.04, y + 0.014), (x - 0.034, y + 0.014)]], palette.ink)
+    canvas.fill(
+        [[(x - 0.05, y - 0.008), (x + 0.06, y - 0.008), (x + 0.04, y + 0.014), (x - 0.034, y + 0.014)]],
+        palette.ink,
+    )
 
 
 def _stars(canvas: Canvas, dice: random.Random, count: int, bottom: float) -> None:

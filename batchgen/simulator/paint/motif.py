@@ -26,7 +26,9 @@ def bauhaus(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
             _tile(canvas, dice, (x, y), size, (shape, extra))
 
 
-def _tile(canvas: Canvas, dice: random.Random, corner: Point, size: float, colours: tuple[Colour, Colour]) -> None:
+def _tile(
+    canvas: Canvas, dice: random.Random, corner: Point, size: float, colours: tuple[Colour, Colour]
+) -> None:
     x, y = corner
     turn, kind = dice.randrange(4), dice.randrange(5)
     corners = [(x, y), (x + size, y), (x + size, y + size), (x, y + size)]
@@ -61,7 +63,9 @@ def ribbons(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
         upper, lower = [], []
         for step in range(61):
             at = step / 60
-            drift = 0.18 * math.sin(at * 4.2 + phases[0] + share * 2.4) + 0.07 * math.sin(at * 9 + phases[1] - share * 4)
+            drift = 0.18 * math.sin(at * 4.2 + phases[0] + share * 2.4) + 0.07 * math.sin(
+                at * 9 + phases[1] - share * 4
+            )
             middle = 0.16 + 0.7 * share * (0.72 + 0.28 * math.sin(at * 3.1 + phases[2])) + drift
             half = 0.024 * (0.35 + 0.65 * math.sin(at * 5 + share * 5 + phases[2]) ** 2)
             upper.append((at, middle - half))
@@ -82,7 +86,9 @@ def contours(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
             angle = step / 120 * math.tau
             bump = sum(size * math.sin(n * angle + phase + ease * n * 0.5) for n, phase, size in waves)
             reach = radius * (1 + bump)
-            ring.append((x + reach * math.cos(angle) * 1.1 + 0.05 * ease, y + reach * math.sin(angle) - 0.03 * ease))
+            ring.append(
+                (x + reach * math.cos(angle) * 1.1 + 0.05 * ease, y + reach * math.sin(angle) - 0.03 * ease)
+            )
         tint = tints[min(len(tints) - 1, level * len(tints) // levels)]
         canvas.fill([ring], tint)
         canvas.stroke([[*ring, ring[0]]], 0.0032 if level % 5 == 0 else 0.0014, palette.ink, 0.4)
@@ -100,8 +106,10 @@ def terrazzo(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
             x, y, turn = dice.random(), dice.random(), dice.uniform(0, 6.28)
             sides = dice.randint(4, 6)
             chip = [
-                (x + size * dice.uniform(0.6, 1.1) * math.cos(turn + n * math.tau / sides),
-                 y + size * dice.uniform(0.5, 1) * math.sin(turn + n * math.tau / sides))
+                (
+                    x + size * dice.uniform(0.6, 1.1) * math.cos(turn + n * math.tau / sides),
+                    y + size * dice.uniform(0.5, 1) * math.sin(turn + n * math.tau / sides),
+                )
                 for n in range(sides)
             ]
             groups[dice.randrange(len(colours))].append(chip)
@@ -137,9 +145,18 @@ def still(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     canvas.fill([arch], palette.things[0], mix(palette.things[0], palette.light, 0.5))
     canvas.disc(x + dice.choice((-0.13, 0.13)), 0.34, 0.1, palette.light)
     canvas.fill([[(0, 0.79), (1, 0.79), (1, 1), (0, 1)]], palette.things[1], palette.things[2])
-    canvas.fill([[(x - 0.05, 0.8), (x + 0.2, 0.8), (x + 0.62, 0.92), (x + 0.3, 0.95)]], palette.things[3], None, 0.35)
-    canvas.fill([[(x - 0.21, 0.72), (x + 0.21, 0.72), (x + 0.21, 0.88), (x - 0.21, 0.88)]], palette.paper, wall)
-    canvas.fill([[(x + 0.1, 0.72), (x + 0.21, 0.72), (x + 0.21, 0.88), (x + 0.1, 0.88)]], palette.things[1], None, 0.25)
+    canvas.fill(
+        [[(x - 0.05, 0.8), (x + 0.2, 0.8), (x + 0.62, 0.92), (x + 0.3, 0.95)]], palette.things[3], None, 0.35
+    )
+    canvas.fill(
+        [[(x - 0.21, 0.72), (x + 0.21, 0.72), (x + 0.21, 0.88), (x - 0.21, 0.88)]], palette.paper, wall
+    )
+    canvas.fill(
+        [[(x + 0.1, 0.72), (x + 0.21, 0.72), (x + 0.21, 0.88), (x + 0.1, 0.88)]],
+        palette.things[1],
+        None,
+        0.25,
+    )
     profile = _vessel(dice)
     right: list[Point] = [(x + reach, y) for y, reach in profile]
     left = [(x - reach, y) for y, reach in profile]
@@ -148,7 +165,9 @@ def still(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     canvas.fill([[*left, *reversed(right)]], palette.accent, mix(palette.accent, palette.things[4], 0.4))
     shine = [(x - reach * 0.72, y) for y, reach in profile[2:-3]]
     canvas.stroke([shine], 0.012, palette.light, 0.45)
-    canvas.fill([[*[(x + reach * 0.35, y) for y, reach in profile], *reversed(right)]], palette.things[4], None, 0.22)
+    canvas.fill(
+        [[*[(x + reach * 0.35, y) for y, reach in profile], *reversed(right)]], palette.things[4], None, 0.22
+    )
 
 
 def _vessel(dice: random.Random) -> list[Point]:
@@ -175,7 +194,9 @@ def _bouquet(canvas: Canvas, dice: random.Random, foot: Point, palette: Palette)
 def portrait(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     """A head cut from paper: hair, one light and one dark half, closed eyes."""
     canvas.disc(0.5, 0.42, 0.36, palette.light, palette.accent, 0.9)
-    skin = mix(dice.choice(((236, 188, 150), (198, 134, 96), (130, 84, 62), (244, 208, 180))), palette.light, 0.1)
+    skin = mix(
+        dice.choice(((236, 188, 150), (198, 134, 96), (130, 84, 62), (244, 208, 180))), palette.light, 0.1
+    )
     hair, dark = palette.things[4], mix(skin, palette.things[4], 0.32)
     long = dice.random() < 0.6
     canvas.disc(0.5, 0.4, 0.205, hair)
@@ -185,7 +206,10 @@ def portrait(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     shoulders = _arc((0.5, 1.02), 0.31, math.pi, math.pi)
     canvas.fill([shoulders], palette.accent if dice.random() < 0.5 else palette.things[2], palette.things[3])
     canvas.fill([[(0.43, 0.72), (0.57, 0.72), (0.5, 0.8)]], dark)
-    face = [(0.5 + 0.145 * math.cos(a), 0.44 + (0.2 if math.sin(a) > 0 else 0.17) * math.sin(a)) for a in _angles()]
+    face = [
+        (0.5 + 0.145 * math.cos(a), 0.44 + (0.2 if math.sin(a) > 0 else 0.17) * math.sin(a))
+        for a in _angles()
+    ]
     canvas.fill([face], skin)
     canvas.fill([[point for point in face if point[0] >= 0.5]], dark, None, 0.5)
     fringe = _arc((0.5, 0.4), 0.2, math.pi, math.pi)
@@ -200,7 +224,9 @@ def portrait(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     smile = [(0.5 + 0.038 * math.cos(a), 0.565 + 0.018 * math.sin(a)) for a in _angles()[:31]]
     canvas.stroke([smile], 0.008, mix(palette.accent, palette.ink, 0.3))
     for _ in range(4):
-        _flower(canvas, (dice.uniform(0.36, 0.64), dice.uniform(0.2, 0.27)), dice.uniform(0.022, 0.034), palette)
+        _flower(
+            canvas, (dice.uniform(0.36, 0.64), dice.uniform(0.2, 0.27)), dice.uniform(0.022, 0.034), palette
+        )
 
 
 def creature(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
@@ -208,10 +234,16 @@ def creature(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
     canvas.glow(0.5, 0.35, 0.6, palette.light, 0.8)
     ground = [(step / 40, 0.8 - 0.07 * math.sin(step / 40 * math.pi)) for step in range(41)]
     coat, dark = palette.accent, mix(palette.accent, palette.things[4], 0.4)
-    tail = [(0.63 + 0.13 * math.sin(t * 2.4), 0.74 - 0.3 * t + 0.1 * t * t) for t in (n / 20 for n in range(21))]
+    tail = [
+        (0.63 + 0.13 * math.sin(t * 2.4), 0.74 - 0.3 * t + 0.1 * t * t) for t in (n / 20 for n in range(21))
+    ]
     canvas.stroke([tail], 0.05, dark)
     for side in (-1, 1):
-        ear = [(0.5 + side * 0.155, 0.36), (0.5 + side * dice.uniform(0.13, 0.15), 0.19), (0.5 + side * 0.035, 0.3)]
+        ear = [
+            (0.5 + side * 0.155, 0.36),
+            (0.5 + side * dice.uniform(0.13, 0.15), 0.19),
+            (0.5 + side * 0.035, 0.3),
+        ]
         canvas.fill([ear], dark)
         inner = [(0.5 + side * 0.135, 0.345), (0.5 + side * 0.128, 0.235), (0.5 + side * 0.06, 0.31)]
         canvas.fill([inner], palette.light, coat)
@@ -242,7 +274,10 @@ def _angles() -> list[float]:
 
 def _arc(middle: Point, radius: float, start: float, span: float) -> list[Point]:
     return [
-        (middle[0] + radius * math.cos(start + span * n / 48), middle[1] + radius * math.sin(start + span * n / 48))
+        (
+            middle[0] + radius * math.cos(start + span * n / 48),
+            middle[1] + radius * math.sin(start + span * n / 48),
+        )
         for n in range(49)
     ]
 
@@ -253,7 +288,10 @@ def _leaf(foot: Point, angle: float, length: float) -> list[Point]:
     edge = [(n / 12, math.sin(n / 12 * math.pi) ** 0.8 * 0.17) for n in range(13)]
     outline = edge + [(at, -width) for at, width in reversed(edge)]
     return [
-        (foot[0] + length * (at * along[0] + width * across[0]), foot[1] + length * (at * along[1] + width * across[1]))
+        (
+            foot[0] + length * (at * along[0] + width * across[0]),
+            foot[1] + length * (at * along[1] + width * across[1]),
+        )
         for at, width in outline
     ]
 

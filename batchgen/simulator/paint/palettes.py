@@ -1,4 +1,5 @@
-"""Which colours go together?
+"""
+Which colours go together?
 
 Every palette is told from back to front: the sky from its top to the horizon, the things from far to near.
 """

@@ -1,0 +1,360 @@
+"""The command line as people and scripts use it: flags, streams, exit statuses, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pyarrow.parquet as pq
+import pytest
+
+from batchgen import __version__
+from batchgen.cli import cli, commands
+from batchgen.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "batchgen"]
+FAST = "[simulator]\nlatency = 0.0\npaint = false\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def job(folder: Path, *, rows: int = 5, settings: str = "", faults: str = "") -> str:
+    (folder / "prompts.csv").write_text("id,prompt\n" + "".join(f"r{n},picture {n}\n" for n in range(rows)))
+    (folder / "night.toml").write_text(
+        f'manifest = "prompts.csv"\nprovider = "simulator"\n{settings}\n{FAST}\n{faults}'
+    )
+    return "night.toml"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def batchgen(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+def test_a_run_tells_its_sum_on_stdout_and_that_it_was_simulated(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(["run", job(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"5 of 5 pictures; 5 bought now with 5 requests", out)
+    assert "simulated: no money was spent" in out
+    assert "runs/night/results.parquet" in out
+    assert err == "", "short and without a terminal: nothing to say"
+    assert pq.read_table("runs/night/results.parquet").num_rows == 5
+
+
+def test_json_is_one_object_with_money_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["run", job(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tasks"], found["bought"], found["exit_status"]) == ({"succeeded": 5}, 5, 0)
+    assert re.fullmatch(r"0\.\d{9}", found["cost_usd"])
+    assert found["simulated"] is True
+    assert found["stopped"] is None
+
+
+def test_flags_go_before_the_environment_and_that_before_the_job_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = job(folder, settings="limit = 4\nvariants = 2")
+    monkeypatch.setenv("BATCHGEN_LIMIT", "3")
+    assert cli(["run", source, "-o", "a"]) == 0
+    assert cli(["run", source, "-o", "b", "--limit", "1"]) == 0
+    counts = [
+        pq.read_table(f"{name}/results.parquet", filters=[("status", "=", "succeeded")]).num_rows
+        for name in "ab"
+    ]
+    assert counts == [3, 1]
+
+
+def test_finishing_with_failures_is_status_1_and_names_the_next_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = job(folder, settings="attempts = 1", faults="[simulator.faults]\nrefusal = 1.0")
+    assert cli(["run", source]) == 1
+    out = capsys.readouterr().out
+    assert "0 of 5 pictures (5 " in out
+    assert "--retry-failed" in out
+
+
+def test_verbose_tells_every_failure_and_quiet_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = job(folder, settings="attempts = 1", faults="[simulator.faults]\noverloaded = 1.0")
+    assert cli(["run", source, "-v", "-o", "v"]) == 1
+    assert capsys.readouterr().err.count("overloaded") == 5
+    assert cli(["run", source, "-q", "-v", "-o", "q"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "gone.csv", "--provider", "simulator"], "gone.csv"),
+        (["run", "prompts.csv"], "no API key for Core.Today"),
+        (["run", "prompts.csv", "--provider", "simulater"], "did you mean 'simulator'?"),
+        (
+            ["run", "prompts.csv", "--provider", "simulator", "-c", "0"],
+            "--concurrency: expected int >= 1, got 0",
+        ),
+        (["run", "prompts.csv", "--column", "prompt"], "'prompt' is not NAME=VALUE"),
+        (["run", "prompts.csv", "--colum", "prompt=x"], "--column"),
+        (["status", "nowhere"], "no ledger here"),
+        (["models", "--provider", "nobody"], "unknown provider 'nobody'"),
+        (["simulate", "--fault", "overlode=1"], "did you mean 'overloaded'?"),
+        (["simulate", "--shape", "S99"], "simulate:"),
+    ],
+)
+def test_bad_input_is_status_2_one_message_and_no_traceback(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    job(folder)
+    assert cli(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_bad_manifest_lists_its_problems(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.csv").write_text("id,prompt,temperature\na,,1\na,x,9\n")
+    assert cli(["run", "bad.csv", "--provider", "simulator"]) == 2
+    err = capsys.readouterr().err
+    assert "bad.csv: 3 problems; nothing was sent" in err
+    assert "row 1, column 'prompt'" in err
+    assert not (folder / "runs/bad/results.parquet").exists()
+
+
+def test_a_dry_run_says_what_it_would_buy_and_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "prompts.csv").write_text("id,prompt\na,x\nb,y\n")
+    assert cli(["run", "-n", "prompts.csv", "--variants", "2"]) == 0, "and it needs no key"
+    out = capsys.readouterr().out
+    assert "2 rows, 4 pictures; nothing was sent" in out
+    assert "about $0.27" in out
+    assert not (folder / "runs").exists()
+    assert cli(["run", job(folder)]) == 0
+    capsys.readouterr()
+    assert cli(["run", "-n", "night.toml", "--json", "--variants", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], found["new"]) == (5, 5)
+
+
+def test_status_tells_a_finished_run_in_words_and_json(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli(["run", job(folder)])
+    capsys.readouterr()
+    assert cli(["status", "runs/night"]) == 0
+    out = capsys.readouterr().out
+    assert "5 of 5 pictures" in out
+    assert "ended" in out
+    assert cli(["status", "runs/night", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tasks"], found["requests"], found["run"]["simulated"]) == ({"succeeded": 5}, 5, True)
+
+
+def test_models_lists_both_seed_models_with_their_prices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["models", "--provider", "core-today"]) == 0
+    out = capsys.readouterr().out
+    assert "1K $0.0672" in out
+    assert "4K $0.4800" in out
+    assert cli(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["core-today"]["usd_per_credit"] == "0.001"
+
+
+def every_command(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from every_command(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(every_command(commands)), ids=" ".join)
+def test_every_command_has_help_that_fits_a_terminal(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: batchgen")
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_the_defaults_told_by_the_help_are_the_job_s(capsys: pytest.CaptureFixture[str]) -> None:
+    cli(["run", "--help"])
+    out = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+    given = Job(manifest="x")
+    for name in ("model", "concurrency", "attempts", "variants", "on_uncertain", "check"):
+        flag = f"--{name.replace('_', '-')}"
+        assert re.search(rf"{flag} .*?\[default: {re.escape(str(getattr(given, name)))}\]", out), name
+    assert "[default: 300]" in out
+    assert "[default: core-today]" in out
+
+
+def test_every_field_of_a_job_is_a_flag_or_a_table() -> None:
+    run = commands.commands["run"]
+    flags = {parameter.name for parameter in run.params}
+    assert set(Job.__struct_fields__) - flags == {"manifest", "models", "simulator"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from batchgen.cli import cli; cli(['--help']); cli(['run', '--help']);"
+        "print([m for m in ('pyarrow', 'httpx', 'PIL', 'anyio', 'msgspec', 'tqdm') if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_and_the_module_are_the_program() -> None:
+    assert batchgen("--version").stdout == f"batchgen {__version__}\n"
+
+
+def test_completion_knows_providers_and_models() -> None:
+    words = {
+        "COMP_WORDS": "batchgen run x --provider core",
+        "COMP_CWORD": "4",
+        "_BATCHGEN_COMPLETE": "bash_complete",
+    }
+    found = subprocess.run(
+        COMMAND, capture_output=True, text=True, env={**environment(), **words}, check=False
+    )
+    assert "core-today" in found.stdout
+    words["COMP_WORDS"] = "batchgen run x --model gemini-3-pro"
+    found = subprocess.run(
+        COMMAND, capture_output=True, text=True, env={**environment(), **words}, check=False
+    )
+    assert "gemini-3-pro-image-preview" in found.stdout
+
+
+def test_a_manifest_comes_on_standard_input(folder: Path) -> None:
+    found = batchgen("run", "-", "--provider", "simulator", "--limit", "0", input="id,prompt\na,x\n")
+    assert (found.returncode, "--limit" in found.stderr) == (2, True)
+    (folder / "fast.toml").write_text(f'manifest = "-"\nprovider = "simulator"\n{FAST}')
+    found = batchgen("run", "fast.toml", input="id,prompt\na,x\nb,y\n")
+    assert found.returncode == 0, found.stderr
+    assert "2 of 2 pictures" in found.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_drains_a_real_run_and_the_same_command_goes_on(
+    folder: Path, number: signal.Signals, status: int
+) -> None:
+    source = job(folder, rows=40, settings="concurrency = 4")
+    path = folder / source
+    path.write_text(path.read_text().replace("latency = 0.0", "latency = 0.02"))
+    with subprocess.Popen(
+        [*COMMAND, "run", source, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as running:
+        pictures = folder / "runs/night/images"
+        deadline = time.monotonic() + 30
+        while (not pictures.exists() or len(list(pictures.iterdir())) < 3) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == status, err
+    first = json.loads(out)
+    assert first["stopped"]["reason"] == number.name
+    assert first["uncertain"] == 0
+    assert first["tasks"]["succeeded"] + first["tasks"]["pending"] == 40
+    second = json.loads(batchgen("run", source, "--json").stdout)
+    assert second["tasks"] == {"succeeded": 40}
+    assert second["requests"] == first["tasks"]["pending"]
+
+
+def test_a_terminal_shows_a_bar_with_money_and_failures(folder: Path) -> None:
+    source = job(folder, rows=30, settings="attempts = 1", faults="[simulator.faults]\nrefusal = 0.2")
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 100))
+    with subprocess.Popen(
+        [*COMMAND, "run", source], stdout=subprocess.DEVNULL, stderr=follower, env=environment()
+    ):
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(leader)
+    text = shown.decode()
+    assert re.search(r"100%\|.*30/30", text)
+    assert re.search(r"\d+ failed, \$\d+\.\d\d", text)
+
+
+def test_a_closed_terminal_loses_nothing(folder: Path) -> None:
+    source = job(folder, rows=10)
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "run", source, "-v"], stdout=subprocess.DEVNULL, stderr=follower, env=environment()
+    ) as running:
+        os.close(follower)
+        os.close(leader)
+        assert running.wait(timeout=60) == 0
+    assert pq.read_table("runs/night/results.parquet")["status"].to_pylist() == ["succeeded"] * 10
+
+
+def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
+    source = job(folder, rows=2)
+    command = " ".join([*COMMAND, "run", source, "--json"])
+    found = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+
+
+def test_a_defect_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("batchgen.cli.looking.status", broken)
+    assert cli(["status", "x"]) == 70
+    assert "this is a defect" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_was_sent_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchgen.cli.looking.status", interrupted)
+    assert cli(["status", "x"]) == 130
