@@ -48,7 +48,7 @@ class Check(StrEnum):
     QUICK = "quick"
 
 
-class Picture(Value, frozen=True):
+class Picture(Value, frozen=True, kw_only=True):
     """What a picture is by its own bytes."""
 
     mime: str

@@ -37,7 +37,7 @@ class OnUncertain(StrEnum):
     SKIP = "skip"
 
 
-class Job(Value, frozen=True, forbid_unknown_fields=True):
+class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one run is told."""
 
     manifest: _Text
@@ -88,7 +88,7 @@ class Job(Value, frozen=True, forbid_unknown_fields=True):
     """How the simulator behaves, for `provider = "simulator"`."""
 
 
-class Endpoint(Value, frozen=True):
+class Endpoint(Value, frozen=True, kw_only=True):
     """Where the requests go, with what, and in whose name."""
 
     provider: Provider

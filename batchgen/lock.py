@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Owner(Value, frozen=True):
+class _Owner(Value, frozen=True, kw_only=True):
     pid: Annotated[int, msgspec.Meta(gt=0)]
     # The pattern keeps what a stranger wrote there from speaking to the terminal.
     host: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]{1,255}\Z")]

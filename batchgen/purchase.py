@@ -54,7 +54,7 @@ _USUAL_TOKENS = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Progress(Value, frozen=True):
+class Progress(Value, frozen=True, kw_only=True):
     """How far a run is, for whoever watches it."""
 
     total: int
@@ -74,7 +74,7 @@ class Progress(Value, frozen=True):
     """Why nothing new is started, while what is in flight ends."""
 
 
-class Stop(Value, frozen=True):
+class Stop(Value, frozen=True, kw_only=True):
     """Why a run ended before its tasks did, and what to do about it."""
 
     reason: str

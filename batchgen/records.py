@@ -16,7 +16,7 @@ ZERO = Decimal(0)
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all values: frozen, told by keyword, JSON without what is default."""
+    """Base of all values: frozen and told by keyword (each says so itself), JSON without what is default."""
 
 
 class Status(StrEnum):
@@ -87,7 +87,7 @@ class UsageQuality(StrEnum):
     """Nothing was reported and no picture came."""
 
 
-class Price(Value, frozen=True):
+class Price(Value, frozen=True, kw_only=True):
     """USD per million tokens."""
 
     input: Decimal
@@ -95,7 +95,7 @@ class Price(Value, frozen=True):
     image: Decimal
 
 
-class Model(Value, frozen=True):
+class Model(Value, frozen=True, kw_only=True):
     """What is known of a model at one provider. Ids are data: vendors rename them."""
 
     id: str
@@ -111,7 +111,7 @@ class Model(Value, frozen=True):
     features: tuple[str, ...] = ()
 
 
-class Provider(Value, frozen=True):
+class Provider(Value, frozen=True, kw_only=True):
     """Where pictures come from: base URL, dialect, key variables, models."""
 
     name: str
@@ -130,7 +130,7 @@ class Provider(Value, frozen=True):
     models: tuple[Model, ...] = ()
 
 
-class Params(Value, frozen=True):
+class Params(Value, frozen=True, kw_only=True):
     """Sampling parameters; None is not sent, so that the endpoint's own default holds."""
 
     temperature: float | None = None
@@ -138,7 +138,7 @@ class Params(Value, frozen=True):
     max_tokens: int | None = None
 
 
-class Task(Value, frozen=True):
+class Task(Value, frozen=True, kw_only=True):
     """One picture to be bought: a manifest row × variant, resolved."""
 
     key: str
@@ -156,7 +156,7 @@ class Task(Value, frozen=True):
     params: Params = Params()
 
 
-class ReportedUsage(Value, frozen=True):
+class ReportedUsage(Value, frozen=True, kw_only=True):
     """Tokens as an answer states them; None where it is silent. A claim, not a bill."""
 
     prompt_tokens: int | None = None
@@ -168,7 +168,7 @@ class ReportedUsage(Value, frozen=True):
     """Money the endpoint itself names (`usage.cost`)."""
 
 
-class Usage(Value, frozen=True):
+class Usage(Value, frozen=True, kw_only=True):
     """Tokens of one or more attempts, split by what they cost."""
 
     prompt_tokens: int = 0
@@ -179,7 +179,7 @@ class Usage(Value, frozen=True):
     quality: UsageQuality = UsageQuality.NONE
 
 
-class EncodedImage(Value, frozen=True):
+class EncodedImage(Value, frozen=True, kw_only=True):
     """A picture in an answer, not yet looked at: its bytes, or a link to them."""
 
     data: bytes | None = None
@@ -188,7 +188,7 @@ class EncodedImage(Value, frozen=True):
     """Marked by the endpoint as an interim picture."""
 
 
-class Generation(Value, frozen=True):
+class Generation(Value, frozen=True, kw_only=True):
     """What a good answer gave."""
 
     images: tuple[EncodedImage, ...]
@@ -199,7 +199,7 @@ class Generation(Value, frozen=True):
     request_id: str | None = None
 
 
-class Failure(Value, frozen=True):
+class Failure(Value, frozen=True, kw_only=True):
     """What an answer without a picture said."""
 
     kind: ErrorClass
@@ -214,7 +214,7 @@ class Failure(Value, frozen=True):
     request_id: str | None = None
 
 
-class Image(Value, frozen=True):
+class Image(Value, frozen=True, kw_only=True):
     """A picture in the run directory."""
 
     file_name: str
@@ -227,7 +227,7 @@ class Image(Value, frozen=True):
     draft: bool = False
 
 
-class Outcome(Value, frozen=True):
+class Outcome(Value, frozen=True, kw_only=True):
     """What one attempt came to, without the bytes: the only thing that travels back from a worker."""
 
     kind: ErrorClass | None = None

@@ -75,7 +75,7 @@ SCHEMA = pa.schema(
 """The columns of every table, before the manifest's own."""
 
 
-class Tally(Value, frozen=True):
+class Tally(Value, frozen=True, kw_only=True):
     """What a table adds up to."""
 
     tasks: Mapping[str, int]

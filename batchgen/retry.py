@@ -30,7 +30,7 @@ class Action(StrEnum):
     """The task ends; the run goes on."""
 
 
-class Rule(Value, frozen=True):
+class Rule(Value, frozen=True, kw_only=True):
     """What one class of failure does."""
 
     action: Action
@@ -44,7 +44,7 @@ class Rule(Value, frozen=True):
     """What replaces a `RETRY` when there are no attempts left."""
 
 
-class Policy(Value, frozen=True):
+class Policy(Value, frozen=True, kw_only=True):
     """How often and how patiently."""
 
     attempts: int = 5
@@ -55,7 +55,7 @@ class Policy(Value, frozen=True):
     """Seconds; no delay of our own is longer."""
 
 
-class Decision(Value, frozen=True):
+class Decision(Value, frozen=True, kw_only=True):
     """What to do about one failed attempt."""
 
     action: Action

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
 
 
-class Summary(Value, frozen=True):
+class Summary(Value, frozen=True, kw_only=True):
     """What a run came to."""
 
     directory: str
@@ -82,7 +82,7 @@ class Summary(Value, frozen=True):
     exit_status: int
 
 
-class Preview(Value, frozen=True):
+class Preview(Value, frozen=True, kw_only=True):
     """What a run would buy."""
 
     manifest: str

@@ -46,7 +46,7 @@ _WORD_KEYS = {
 }
 
 
-class Facts(Value, frozen=True):
+class Facts(Value, frozen=True, kw_only=True):
     """An error body, taken apart."""
 
     codes: frozenset[str]

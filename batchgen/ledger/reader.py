@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 
 
-class State(Value, frozen=True):
+class State(Value, frozen=True, kw_only=True):
     """What the ledger knows of a task before it is taken up."""
 
     status: Status
@@ -27,7 +27,7 @@ class State(Value, frozen=True):
     """Attempts so far that may have been billed without an answer."""
 
 
-class Result(Value, frozen=True):
+class Result(Value, frozen=True, kw_only=True):
     """A task as the table shows it: sums over all its attempts, the rest from its last one."""
 
     status: str
@@ -57,7 +57,7 @@ class Result(Value, frozen=True):
     latency: float | None
 
 
-class Totals(Value, frozen=True):
+class Totals(Value, frozen=True, kw_only=True):
     """Everything a run directory ever asked for and paid, rows deleted since included."""
 
     tasks: Mapping[str, int]
@@ -75,7 +75,7 @@ class Totals(Value, frozen=True):
     """Requests with tokens and without a price."""
 
 
-class Run(Value, frozen=True):
+class Run(Value, frozen=True, kw_only=True):
     """One session of work on a run directory."""
 
     id: int

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Attempt(Value, frozen=True):
+class Attempt(Value, frozen=True, kw_only=True):
     """One request that is about to be made: its number in the ledger and the file it may fill."""
 
     id: int

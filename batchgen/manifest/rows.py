@@ -53,7 +53,7 @@ SCHEMA: Final = pa.schema(
 )
 
 
-class Reading(Value, frozen=True):
+class Reading(Value, frozen=True, kw_only=True):
     """How a job tells us to read its manifest. Cells override what is said here."""
 
     model: str
@@ -71,7 +71,7 @@ class Reading(Value, frozen=True):
     variants: int = 1
 
 
-class _Range(Value, frozen=True):
+class _Range(Value, frozen=True, kw_only=True):
     """Which numbers a column takes."""
 
     type: Any

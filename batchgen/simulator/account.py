@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ADMITTED_KEPT = 100_000
 
 
-class Tokens(Value, kw_only=True):
+class Tokens(Value, frozen=True, kw_only=True):
     """Tokens of one answer; `text` is all output that is no picture, thinking included."""
 
     prompt: int

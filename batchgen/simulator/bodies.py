@@ -30,7 +30,7 @@ SINGLE = frozenset({"S4", "S5"})
 """Shapes with no room for a draft beside the picture."""
 
 
-class Answer(Value, kw_only=True):
+class Answer(Value, frozen=True, kw_only=True):
     """One 200, before it is given its shape."""
 
     id: str

@@ -34,7 +34,7 @@ LINKS_KEPT = 10_000
 _FREE = ("rate_limited", "daily_quota", "overloaded", "server_error")
 
 
-class Faults(Value, kw_only=True):
+class Faults(Value, frozen=True, kw_only=True):
     """How often what goes wrong, as rates from 0 to 1; what a request can suffer adds up to 1 at most."""
 
     reset_before: float = 0.0
@@ -77,7 +77,7 @@ class Faults(Value, kw_only=True):
         return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in apart]
 
 
-class Settings(Value, kw_only=True):
+class Settings(Value, frozen=True, kw_only=True):
     """What the endpoint is like."""
 
     seed: int = 0
@@ -120,7 +120,7 @@ class Ending(StrEnum):
     """The status line never comes."""
 
 
-class Reply(Value, kw_only=True):
+class Reply(Value, frozen=True, kw_only=True):
     """What goes back, and when."""
 
     status: int
@@ -132,7 +132,7 @@ class Reply(Value, kw_only=True):
     ending: Ending = Ending.WHOLE
 
 
-class _Draw(Value, kw_only=True):
+class _Draw(Value, frozen=True, kw_only=True):
     """A request that was admitted, and the dice for it."""
 
     request: requests.ChatRequest

@@ -15,7 +15,7 @@ def _colours(text: str) -> tuple[Colour, ...]:
     return tuple((int(word[:2], 16), int(word[2:4], 16), int(word[4:], 16)) for word in text.split())
 
 
-class Palette(Value, kw_only=True):
+class Palette(Value, frozen=True, kw_only=True):
     """Colours of one picture."""
 
     sky: tuple[Colour, ...]
