@@ -1,5 +1,65 @@
-"""A table of prompts in, a table of images out."""
+"""
+What does batchgen offer to a Python program?
+
+    import batchgen
+
+    summary = batchgen.run(batchgen.Job(manifest="prompts.csv", provider="simulator"))
+
+Everything is imported on first use, so that `import batchgen` and the command line's `--help` cost nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchgen.errors import (
+        BatchgenError,
+        InputError,
+        LockedError,
+        ManifestError,
+        StorageError,
+    )
+    from batchgen.job import Job
+    from batchgen.purchase import Progress, Stop
+    from batchgen.runner import Preview, Summary, preview, run
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchgenError",
+    "InputError",
+    "Job",
+    "LockedError",
+    "ManifestError",
+    "Preview",
+    "Progress",
+    "Stop",
+    "StorageError",
+    "Summary",
+    "__version__",
+    "preview",
+    "run",
+]
+
+_HOMES = {
+    "BatchgenError": "errors",
+    "InputError": "errors",
+    "Job": "job",
+    "LockedError": "errors",
+    "ManifestError": "errors",
+    "Preview": "runner",
+    "Progress": "purchase",
+    "Stop": "purchase",
+    "StorageError": "errors",
+    "Summary": "runner",
+    "preview": "runner",
+    "run": "runner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'batchgen' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"batchgen.{_HOMES[name]}"), name)

@@ -5,7 +5,6 @@ What can go wrong before, around and after the requests, and which exit status s
     ├── InputError           2   the job, the manifest or a flag is wrong; nothing was sent
     │   └── ManifestError    2   … with the list of what is wrong where
     ├── LockedError          2   another run owns the run directory
-    ├── StoppedError         3   the run stopped on purpose and can be resumed
     └── StorageError         3   the disk, the ledger or the table could not be written
     CorruptImageError            a value's messenger from imaging to the worker, never seen at the terminal
 
@@ -70,12 +69,6 @@ class LockedError(BatchgenError):
     """Another run owns the run directory."""
 
     exit_status = 2
-
-
-class StoppedError(BatchgenError):
-    """The run stopped on purpose and can be resumed by the same command."""
-
-    exit_status = 3
 
 
 class StorageError(BatchgenError):

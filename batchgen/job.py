@@ -133,12 +133,17 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     is_job = source.lower().endswith(".toml")
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
-    if values.get("output") is None:
+    if is_job and values.get("output") is None:
         values["output"] = str(Path("runs") / _name(source))
     try:
         return msgspec.convert(values, Job)
     except msgspec.ValidationError as cause:
         raise InputError(_explained(source, stated, given, str(cause))) from cause
+
+
+def directory(job: Job) -> Path:
+    """Where the run keeps everything: as the job says, or `runs/<name of the manifest>`."""
+    return Path(job.output) if job.output is not None else Path("runs") / _name(job.manifest)
 
 
 def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:

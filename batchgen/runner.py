@@ -138,7 +138,7 @@ def run(
     endpoint = _checked(job, environment)
     transport = around.transport or _transport(job, endpoint)
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory = Path(job.output or "runs/run")
+    directory = jobs.directory(job)
     _make(directory)
     with RunLock(directory):
         manifest = _read(job, endpoint, directory / MANIFEST)
@@ -179,7 +179,7 @@ def preview(job: Job) -> Preview:
     """
     endpoint = _checked(job, None)
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory = Path(job.output or "runs/run")
+    directory = jobs.directory(job)
     counts: Counter[str] = Counter()
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
@@ -268,7 +268,7 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
         version=__version__,
     )
     store.sweep(unfinished)
-    write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(job)))
+    write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
 
 
 def _take_up_again(

@@ -30,7 +30,7 @@ def toml(folder: Path, text: str, name: str = "night.toml") -> str:
 
 def test_a_manifest_alone_is_a_job(folder: Path) -> None:
     job = jobs.resolve("prompts.csv", {})
-    assert (job.manifest, job.output) == ("prompts.csv", "runs/prompts")
+    assert (job.manifest, jobs.directory(job)) == ("prompts.csv", Path("runs/prompts"))
     assert (job.concurrency, job.attempts, job.timeout, job.check) == (8, 5, 300.0, Check.FULL)
 
 
@@ -46,7 +46,7 @@ def test_a_manifest_alone_is_a_job(folder: Path) -> None:
     ],
 )
 def test_the_run_directory_is_named_after_the_source(folder: Path, source: str, output: str) -> None:
-    assert jobs.resolve(source, {}).output == output
+    assert jobs.directory(jobs.resolve(source, {})) == Path(output)
 
 
 def test_what_is_given_goes_before_the_job_file_and_that_before_the_defaults(folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -19,7 +19,7 @@ from batchgen import __version__
 from batchgen.errors import BatchgenError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BATCHGEN", "max_content_width": 100}
 
@@ -213,6 +213,8 @@ def models(*, provider: str | None, as_json: bool) -> int:
 @click.option("--rpm", type=float, metavar="N", help="Enforce this quota.")
 @click.option("--latency", type=float, default=1.0, metavar="X", help="Times the real models'.  [default: 1]")
 @click.option("--shape", default="S1", metavar="NAME", help="The answers' shape, or `mixed`.  [default: S1]")
+@click.option("--key", metavar="KEY", help="Take this key only.  [default: any]")
+@click.option("--paint/--no-paint", default=True, help="Paint, or send one small picture for speed.")
 @click.option(
     "--fault",
     "faults",
@@ -256,8 +258,8 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say_json(value: Mapping[str, Any]) -> None:
-    """Put one JSON object on standard output; money and dates as strings."""
+def say_json(value: object) -> None:
+    """Put one JSON object on standard output; money as strings."""
     import msgspec  # noqa: PLC0415
 
     say(msgspec.json.encode(value).decode())

@@ -26,8 +26,7 @@ def status(directory: str, *, as_json: bool) -> int:
     with closing(Reader(Path(directory) / LEDGER)) as reader:
         totals, last, failures = reader.totals(), reader.last_run(), reader.failures()
     if as_json:
-        found = msgspec.to_builtins(totals)
-        say_json({**found, "run": msgspec.to_builtins(last), "failures": failures})
+        say_json({**msgspec.structs.asdict(totals), "run": last, "failures": failures})
         return 0
     say("\n".join(_told(directory, totals, last, failures)))
     return 0
@@ -72,7 +71,7 @@ def models(provider: str | None, *, as_json: bool) -> int:
     """Tell what is known of providers and models; 0."""
     known = [providers.find(provider)] if provider is not None else [*providers.catalogue().values()]
     if as_json:
-        say_json({each.name: msgspec.to_builtins(each) for each in known})
+        say_json({each.name: each for each in known})
     else:
         say("\n\n".join(_listed(each) for each in known))
     return 0

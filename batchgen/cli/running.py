@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
 from tqdm import tqdm
 
 from batchgen import job as jobs
@@ -38,7 +37,7 @@ def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool,
         if watch is not None:
             watch.close()
     if as_json:
-        say_json(msgspec.to_builtins(summary, enc_hook=str) | {"exit_status": summary.exit_status})
+        say_json(summary)
     else:
         say(_told(summary))
     return summary.exit_status
@@ -48,7 +47,7 @@ def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
     """Tell what a run would buy."""
     found = runner.preview(jobs.resolve(source, given))
     if as_json:
-        say_json(msgspec.to_builtins(found))
+        say_json(found)
     else:
         say(_foretold(found))
     return 0
