@@ -48,8 +48,8 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`core-today` unless a base URL is given."""
     base_url: str | None = None
     """
-    Another endpoint; ends before `/chat/completions`. Beside a provider it takes over that one's models and prices,
-    alone it has none: nothing is priced by guess.
+    Another endpoint; ends before `/chat/completions`. Beside a provider it takes over that one's models and
+    prices, alone it has none: nothing is priced by guess.
     """
     dialect: str | None = None
     model: _Text = "gemini-3.1-flash-image-preview"

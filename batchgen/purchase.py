@@ -318,10 +318,7 @@ class Purchase:
         outcome = await self._workers[number % len(self._workers)].attempt(
             task, attempt.stem, sending=lambda: self._submit(attempt)
         )
-        delay: float | None = None
-        with anyio.CancelScope(shield=True):
-            delay = await self._settle(item, attempt, outcome, leave, hold)
-        return delay
+        return await self._settle(item, attempt, outcome, leave, hold)
 
     async def _submit(self, attempt: Attempt) -> None:
         await self._ledger.submitted(attempt, now=self._now())
@@ -352,20 +349,22 @@ class Purchase:
     async def _settle(
         self, item: _Item, attempt: Attempt, outcome: Outcome, leave: Pass, hold: Reservation
     ) -> float | None:
+        """Account for an attempt, and do what follows from it; see `_attempt` for what comes back."""
         kind = outcome.kind
         counts = kind is not ErrorClass.RATE
         item.attempts += counts
         if kind is not None:
             item.by_kind[kind] += 1
         decision = self._decide(item, outcome)
-        await self._ledger.settle(
-            attempt,
-            outcome,
-            status=self._status(outcome, decision),
-            counts=counts,
-            in_credits=self._credits(outcome.cost_usd),
-            now=self._now(),
-        )
+        with anyio.CancelScope(shield=True):  # it is paid for, and on disk
+            await self._ledger.settle(
+                attempt,
+                outcome,
+                status=self._status(outcome, decision),
+                counts=counts,
+                in_credits=self._credits(outcome.cost_usd),
+                now=self._now(),
+            )
         self._book(item.task, outcome, hold)
         self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind is None)
         self._log(item, outcome, decision)

@@ -214,7 +214,7 @@ def _checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
     endpoint = jobs.endpoint(job, environment)
     if job.budget is not None and endpoint.model.price is None:
         raise InputError(
-            f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep the budget; state it in"
+            f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep it; state one in"
             f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
         )
     return endpoint

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,6 +23,8 @@ from batchgen.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import click
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "batchgen"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -38,14 +39,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_the_sample_is_24_rows() -> None:
-    assert sum(1 for line in blocks_of_csv()) == 24
-
-
-def blocks_of_csv() -> list[dict[str, str]]:
-    import csv
-
     with (ROOT / "sample_prompts.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        assert len(list(csv.DictReader(file))) == 24
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda path: path.stem)
@@ -84,6 +79,7 @@ def test_the_readme_s_python_runs(clone: Path) -> None:
             text=True,
             cwd=clone,
             env={"PYTHONPATH": str(ROOT)},
+            check=False,
         )
         assert found.returncode == 0, f"block {number}: {found.stderr}"
 

@@ -1,4 +1,4 @@
-"""The main job over real sockets: rows in order, each picture its own prompt's, the bill equal to the last token."""
+"""The main job over real sockets: rows in order, each its own picture, the bill equal to the last token."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def test_faults_on_the_wire_cost_no_row_and_hide_no_token(tmp_path: Path, backen
         "corrupt=0.05",
         "refusal=0.05",
     )
-    with simulator("--seed", "8", "--no-paint", *(word for fault in faults for word in ("--fault", fault))) as url:
+    flags = [word for fault in faults for word in ("--fault", fault)]
+    with simulator("--seed", "8", "--no-paint", *flags) as url:
         manifest = manifest_of(tmp_path, [f"picture {n}" for n in range(50)])
         summary = bought(url, manifest, tmp_path / "run", backend, concurrency=12)
         endpoint = account(url)

@@ -1,4 +1,4 @@
-"""The ledger keeps what it has confirmed, sums to the last nano-dollar, and knows what a crash left behind."""
+"""The ledger keeps what it confirmed, sums to the last nano-dollar, and knows what a crash left behind."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ async def main():
     ledger = Ledger(Path(sys.argv[1]))
     ledger.begin(now=1, provider="p", simulated=False, tasks=1, version="0")
     for n in range(5000):
-        await ledger.start(key=f"k{n}", row_id="r", stem=f"s{n}", model="m", provider="p", reserved=None, now=1)
+        await ledger.start(key=f"k{n}", row_id="", stem=f"s{n}", model="", provider="", reserved=None, now=1)
         print(f"k{n}", flush=True)
 anyio.run(main)
 """

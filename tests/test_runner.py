@@ -1,4 +1,4 @@
-"""Whole runs in virtual time: every row accounted for, nothing bought twice, quota and budget never passed."""
+"""Whole runs in virtual time: every row accounted for, nothing bought twice, no quota or budget passed."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_budget_is_never_passed_and_used_to_its_last_picture(
 def test_a_budget_needs_a_price(nights: Nights) -> None:
     nights.rows(1)
     with pytest.raises(InputError, match="has no known price"):
-        nights.run(budget=1.0, base_url="http://127.0.0.1:1/v1", model="unheard-of")
+        nights.run(budget=1.0, provider=None, base_url="http://127.0.0.1:1/v1", model="unheard-of")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,8 @@ def test_a_bad_manifest_sends_nothing_and_leaves_the_old_table(nights: Nights) -
 
 
 MIXED = Faults(
-    reset_before=0.03, rate_limited=0.03, overloaded=0.04, server_error=0.02, reset_after=0.03, truncated=0.03,
+    reset_before=0.03, rate_limited=0.03, overloaded=0.04, server_error=0.02, reset_after=0.03,
+    truncated=0.03,
     hang=0.01, bad_json=0.02, bad_base64=0.02, corrupt=0.03, refusal=0.03, no_image=0.03, draft=0.1,
 )  # fmt: skip
 

@@ -224,7 +224,7 @@ def models(*, provider: str | None, as_json: bool) -> int:
     help="How often something goes wrong: overloaded=0.05. Repeatable.",
 )
 def simulate(*, port: int, **settings: object) -> int:
-    """Serve the simulated endpoint on loopback for any client: chat completions, models and its own account."""
+    """Serve the simulated endpoint on loopback, for any client: chat completions, models, its account."""
     from batchgen.cli import serving  # noqa: PLC0415
 
     return serving.simulate(settings, port=port)
