@@ -15,14 +15,15 @@ from batchgen.records import ReportedUsage, Usage, UsageQuality
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchgen.records import Price
+    from batchgen.records import Model, Price
 
 _SIZES = (("512", 600_000), ("1K", 2_500_000), ("2K", 9_000_000))
 _USUAL = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 _MILLION = 1_000_000
+CAREFUL_TOKENS = 4096
+"""Tokens of a large picture, or of much thinking, where nothing is known yet."""
 _NANO = Decimal("1e-9")
 _SILENT = ReportedUsage()
-_WORST_LAST = tuple(UsageQuality)
 
 
 def bucket(width: int, height: int) -> str:
@@ -72,16 +73,18 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     return (tokens / _MILLION).quantize(_NANO, rounding=ROUND_HALF_EVEN)
 
 
-def add(a: Usage, b: Usage) -> Usage:
-    """The tokens of both, as trustworthy as the worse one; a usage of nothing changes nothing."""
-    qualities = {a.quality, b.quality} - {UsageQuality.NONE}
-    return Usage(
-        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
-        text_tokens=a.text_tokens + b.text_tokens,
-        image_tokens=a.image_tokens + b.image_tokens,
-        total_tokens=a.total_tokens + b.total_tokens,
-        quality=max(qualities, key=_WORST_LAST.index, default=UsageQuality.NONE),
+def careful(model: Model) -> Decimal | None:
+    """USD for a large picture with much thinking, where nothing better is known; None without a price."""
+    largest = max(model.image_tokens.values(), default=CAREFUL_TOKENS)
+    return cost(
+        Usage(prompt_tokens=CAREFUL_TOKENS, text_tokens=CAREFUL_TOKENS, image_tokens=largest), model.price
     )
+
+
+def usual(model: Model) -> Decimal | None:
+    """USD for one 1K picture with some thinking; None without a price."""
+    image = model.image_tokens.get("1K", _USUAL["1K"])
+    return cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 
 def _sums(said: ReportedUsage) -> tuple[int, int | None]:

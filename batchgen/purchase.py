@@ -22,23 +22,23 @@ from batchgen import pricing, providers, retry
 from batchgen.budget import Budget, Estimate
 from batchgen.client import TLS, Buffers, Client
 from batchgen.errors import BatchgenError
-from batchgen.job import OnUncertain
 from batchgen.limits import Gate
 from batchgen.pool import Pool
-from batchgen.records import ZERO, ErrorClass, Model, Status, Usage, Value
+from batchgen.records import ZERO, ErrorClass, Model, Status, Value
 from batchgen.retry import Action
+from batchgen.selection import gives_up, selected
 from batchgen.store import safe_stem
 from batchgen.worker import UNKNOWN_COST, Worker
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable
 
     from batchgen.budget import Reservation
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Attempt, Ledger, Reader, State
     from batchgen.limits import Pass
-    from batchgen.manifest import Batch, Manifest
+    from batchgen.manifest import Manifest
     from batchgen.records import Outcome, Task
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Store
@@ -49,8 +49,6 @@ logger = logging.getLogger("batchgen")
 _HEARTBEAT = 1.0
 _THREADS = 4
 """Enough to keep two cores busy with decoding; each holds a picture and a half in memory."""
-_USUAL_TOKENS = 4096
-"""Output tokens of a large picture with its thinking, until answers teach better."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -107,47 +105,6 @@ class Counts:
         self.failed = 0
         self.requests = 0
         self.run_usd = ZERO
-
-
-def selected(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> Iterator[tuple[Batch, list[tuple[int, State | None]]]]:
-    """The tasks a job is about, in manifest order: each batch with its indices and what the ledger knows."""
-    left = job.limit
-    for batch in manifest.batches():
-        chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
-        states = reader.states([batch.keys[index] for index in chosen]) if reader is not None else {}
-        yield batch, [(index, states.get(batch.keys[index])) for index in chosen]
-        if left is not None:
-            left -= len(chosen)
-            if left <= 0:
-                return
-
-
-def wanted_again(job: Job, state: State | None) -> bool:
-    """Whether the job takes up a task that is final."""
-    if state is None or state.status is Status.PENDING:
-        return False
-    return job.again or (job.retry_failed and state.status is not Status.SUCCEEDED)
-
-
-def gives_up(job: Job, state: State) -> bool:
-    """Whether a pending task was sent without an answer as often as the job dares."""
-    most = 1 if job.on_uncertain is OnUncertain.SKIP else retry.RULES[ErrorClass.UNCERTAIN].most or 1
-    return state.status is Status.PENDING and state.uncertain >= most
-
-
-def first_estimate(model: Model) -> Decimal | None:
-    """USD, on the safe side, for a picture of which nothing is known yet; None without a price."""
-    largest = max(model.image_tokens.values(), default=_USUAL_TOKENS)
-    guess = Usage(prompt_tokens=_USUAL_TOKENS, text_tokens=_USUAL_TOKENS, image_tokens=largest)
-    return pricing.cost(guess, model.price)
-
-
-def usual_cost(model: Model) -> Decimal | None:
-    """USD for one 1K picture with some thinking; None without a price."""
-    image = model.image_tokens.get("1K", _USUAL_TOKENS)
-    return pricing.cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 
 def _first(several: BaseExceptionGroup[BatchgenError]) -> BatchgenError:
@@ -302,7 +259,7 @@ class Purchase:
         if hold is None:
             return 0.0
         with self._pool.waiting() as drained:
-            leave = await self._gate.enter(_USUAL_TOKENS)
+            leave = await self._gate.enter(pricing.CAREFUL_TOKENS)
         if drained.cancelled_caught:
             self._budget.release(hold)
             return 0.0
@@ -477,7 +434,7 @@ class Purchase:
     def _estimate(self, name: str) -> Estimate:
         known = self._estimates.get(name)
         if known is None:
-            known = self._estimates[name] = Estimate(first_estimate(self._model(name)) or ZERO)
+            known = self._estimates[name] = Estimate(pricing.careful(self._model(name)) or ZERO)
         return known
 
     def _credits(self, cost: Decimal | None) -> Decimal | None:

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import __version__, results
+from batchgen import __version__, pricing, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.errors import InputError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
-from batchgen.purchase import Purchase, Stop, gives_up, selected, usual_cost, wanted_again
+from batchgen.purchase import Purchase, Stop
 from batchgen.records import Params, Status, Value
+from batchgen.selection import gives_up, selected, wanted_again
 from batchgen.store import Store, write_whole
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def preview(job: Job) -> Preview:
     finally:
         if reader is not None:
             reader.close()
-    each = usual_cost(endpoint.model)
+    each = pricing.usual(endpoint.model)
     return Preview(
         manifest=job.manifest,
         directory=str(directory),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.pricing import add, bucket, cost, split
+from batchgen.pricing import bucket, careful, cost, split, usual
 from batchgen.providers import find, find_model
-from batchgen.records import Price, ReportedUsage, Usage, UsageQuality
+from batchgen.records import Model, Price, ReportedUsage, Usage, UsageQuality
 
 FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
@@ -204,18 +204,34 @@ def test_without_a_price_there_is_no_cost() -> None:
 
 
 @given(usages, usages)
-def test_the_cost_of_a_sum_is_the_sum_of_the_costs(a: Usage, b: Usage) -> None:
+def test_the_cost_of_a_sum_is_the_sum_of_their_costs(a: Usage, b: Usage) -> None:
     first, second = cost(a, SEED_FLASH), cost(b, SEED_FLASH)
+    both = Usage(
+        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
+        text_tokens=a.text_tokens + b.text_tokens,
+        image_tokens=a.image_tokens + b.image_tokens,
+    )
     assert first is not None
     assert second is not None
-    assert cost(add(a, b), SEED_FLASH) == first + second
+    assert cost(both, SEED_FLASH) == first + second
 
 
-@given(usages, usages, usages)
-def test_adding_is_commutative_associative_and_keeps_the_worse_quality(a: Usage, b: Usage, c: Usage) -> None:
-    assert add(a, b) == add(b, a)
-    assert add(add(a, b), c) == add(a, add(b, c))
-    assert add(a, Usage()) == a
-    order = [quality for quality in UsageQuality if quality is not UsageQuality.NONE]
-    ranks = [order.index(usage.quality) for usage in (a, b) if usage.quality in order]
-    assert add(a, b).quality is (order[max(ranks)] if ranks else UsageQuality.NONE)
+@pytest.mark.parametrize("model", find("core-today").models, ids=lambda model: model.id)
+def test_the_careful_guess_is_above_the_dearest_picture_and_the_usual_one_near_the_listed_price(
+    model: Model,
+) -> None:
+    assert model.price is not None
+    dearest = cost(Usage(image_tokens=max(model.image_tokens.values()), text_tokens=3000), model.price)
+    listed = cost(Usage(image_tokens=model.image_tokens["1K"]), model.price)
+    guess, common = careful(model), usual(model)
+    assert guess is not None
+    assert common is not None
+    assert dearest is not None
+    assert listed is not None
+    assert guess > dearest
+    assert listed < common < listed * Decimal("1.05")
+
+
+def test_without_a_price_there_is_no_guess() -> None:
+    assert careful(Model(id="x")) is None
+    assert usual(Model(id="x")) is None
