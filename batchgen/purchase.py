@@ -159,7 +159,8 @@ class Purchase:
         self._blocking: Blocking = blocking or partial(
             anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS)
         )
-        self._pool: Pool[_Item] = Pool(concurrency=job.concurrency)
+        self._hands = min(job.concurrency, max(1, manifest.tasks))
+        self._pool: Pool[_Item] = Pool(concurrency=self._hands)
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
         totals = reader.totals()
         limit = None if job.budget is None else Decimal(str(job.budget))
@@ -214,7 +215,7 @@ class Purchase:
     async def _hire(self, stack: AsyncExitStack) -> None:
         provider, tls = self.endpoint.provider, TLS()
         buffers = Buffers()
-        for _ in range(min(self._job.concurrency, max(1, self._manifest.tasks))):
+        for _ in range(self._hands):
             client = Client(
                 base_url=provider.base_url,
                 key=self.endpoint.key,
@@ -272,7 +273,7 @@ class Purchase:
             reserved=hold.amount if self._model(task.model).price else None,
             now=self._now(),
         )
-        outcome = await self._workers[number % len(self._workers)].attempt(
+        outcome = await self._workers[number].attempt(
             task, attempt.stem, sending=lambda: self._submit(attempt)
         )
         return await self._settle(item, attempt, outcome, leave, hold)

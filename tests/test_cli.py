@@ -359,3 +359,44 @@ def test_an_interrupt_before_anything_was_sent_is_130(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("batchgen.cli.looking.status", interrupted)
     assert cli(["status", "x"]) == 130
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchgen.cli.running._LINE_EVERY", 0.0)
+    assert cli(["run", job(folder, rows=6, settings="concurrency = 2")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d 6/6, \$0\.\d\d, \d in flight, \d+\.\d/min, 0 s left", lines[-1])
+    assert not any("\r" in line for line in lines)
+
+
+def test_an_uncertain_request_is_told_with_its_money_and_an_unpriced_model_as_such(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = job(folder, settings="attempts = 1", faults="[simulator.faults]\nreset_after = 1.0")
+    assert cli(["run", source]) == 1
+    out = capsys.readouterr().out
+    assert re.search(
+        r"uncertain 5 requests were sent and never answered; up to \$0\.\d+ more may have been billed", out
+    )
+    assert cli(["status", "runs/night"]) == 0
+    assert "uncertain 5 requests" in capsys.readouterr().out
+
+
+def test_a_stop_tells_reason_and_remedy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = job(folder, rows=30)
+    assert cli(["run", source, "--budget", "0.5"]) == 3
+    out = capsys.readouterr().out
+    assert "stopped: the budget of $0.50 has no room for another picture" in out
+    assert "next: raise --budget" in out
+
+
+def test_a_damaged_picture_is_kept_aside_and_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = job(folder, rows=1, faults="[simulator.faults]\ncorrupt = 1.0")
+    assert cli(["run", source]) == 1
+    assert "1 x corrupt:" in capsys.readouterr().out
+    (row,) = pq.read_table("runs/night/results.parquet").to_pylist()
+    assert (row["status"], row["attempts"], row["file_name"]) == ("corrupt", 2, None)
+    assert row["wasted_usd"] == row["cost_usd"] > 0
+    assert len(list((folder / "runs/night/corrupt").iterdir())) == 2, "retried once"

@@ -11,7 +11,9 @@ from collections import Counter
 from contextlib import contextmanager
 from decimal import Decimal
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -187,3 +189,47 @@ def test_a_program_runs_a_job_in_two_lines(tmp_path: Path) -> None:
     seen: list[batchgen.Progress] = []
     assert batchgen.run(job, on_progress=seen.append).tasks == {"succeeded": 3}
     assert seen[-1].succeeded == 3
+
+
+@pytest.mark.parametrize("shape", ["S2", "S3", "S6", "mixed"])
+def test_every_shape_of_answer_becomes_the_row_s_picture(tmp_path: Path, shape: str) -> None:
+    with simulator("--shape", shape) as url:
+        summary = bought(url, manifest_of(tmp_path, PROMPTS[:5]), tmp_path / "run", "asyncio")
+        assert account(url)["billed"] == 5
+    assert summary.tasks == {"succeeded": 5}
+    for row in pq.read_table(tmp_path / "run/results.parquet").to_pylist():
+        data = (tmp_path / "run" / row["file_name"]).read_bytes()
+        assert prompt_mark(data) == sha256(row["prompt"].encode()).hexdigest()[:16]
+
+
+class _Echo(BaseHTTPRequestHandler):
+    """A gateway that quotes the key it was sent."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        said = f"Incorrect API key provided: {self.headers['authorization'].split()[1]}"
+        body = json.dumps({"error": {"message": said, "code": "invalid_api_key"}}).encode()
+        self.send_response(401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_key_that_an_endpoint_quotes_is_nowhere(tmp_path: Path) -> None:
+    secret = "plain-words-nobody-takes-for-a-key"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        manifest = manifest_of(tmp_path, [f"picture {n}" for n in range(50)])
+        given = {"provider": "core-today", "base_url": url, "output": str(tmp_path / "run")}
+        summary = run(jobs.resolve(str(manifest), given), environment={"BATCHGEN_API_KEY": secret})
+        server.shutdown()
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert "Incorrect API key provided" in summary.stopped.message
+    assert secret not in str(summary)
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes(), path

@@ -319,6 +319,19 @@ def test_a_bad_manifest_sends_nothing_and_leaves_the_old_table(nights: Nights) -
     assert nights.endpoint.account.seen == 3
 
 
+def test_a_draft_is_kept_apart_from_the_picture(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(draft=1.0)), backend=backend)
+    nights.rows(3)
+    nights.run()
+    for row in nights.table():
+        draft, picture = row["images"]
+        assert (draft["draft"], picture["draft"]) == (True, False)
+        assert row["file_name"] == picture["file_name"] == f"images/{row['id']}.jpg"
+        assert draft["file_name"].startswith("drafts/")
+        assert (nights.directory / draft["file_name"]).stat().st_size == draft["bytes"]
+    assert sums(nights) == account(nights), "a draft is not billed"
+
+
 MIXED = Faults(
     reset_before=0.03, rate_limited=0.03, overloaded=0.04, server_error=0.02, reset_after=0.03,
     truncated=0.03,
