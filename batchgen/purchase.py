@@ -391,14 +391,14 @@ class Purchase:
         self._pool.drain()
 
     def _log(self, item: _Item, outcome: Outcome, decision: retry.Decision | None) -> None:
+        task = item.task
+        row = task.id if task.variant == 1 else f"{task.id} ({task.variant})"
         if decision is None:
-            logger.debug("row %s: done in %.1f s", item.task.id, outcome.latency)
+            logger.debug("row %s: done in %.1f s", row, outcome.latency)
         elif decision.action is Action.RETRY:
-            logger.info(
-                "row %s: %s: %s; again in %.1f s", item.task.id, outcome.kind, outcome.message, decision.delay
-            )
+            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, outcome.message, decision.delay)
         else:
-            logger.info("row %s: %s: %s", item.task.id, outcome.kind, outcome.message)
+            logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 
     async def _listen(self, everything: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(*_SIGNALS) as received:

@@ -67,11 +67,12 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test in which batchgen blocks the event loop."""
-    excused = any(map(request.node.get_closest_marker, ("virtual_time", "blocks")))
-    if excused or sys.gettrace() is not None:
+    if any(map(request.node.get_closest_marker, ("virtual_time", "blocks"))):
         yield
         return
-    with blockbuster_ctx("batchgen"):
+    with blockbuster_ctx("batchgen") as guard:
+        if sys.gettrace() is not None:  # coverage takes a lock of its own wherever a line runs
+            guard.functions["threading.Lock.acquire"].deactivate()
         yield
 
 

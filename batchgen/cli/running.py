@@ -14,6 +14,8 @@ from tqdm import tqdm
 from batchgen import job as jobs
 from batchgen import runner
 from batchgen.cli import say, say_json
+from batchgen.records import ErrorClass
+from batchgen.retry import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool, verbose: bool) -> int:
@@ -64,7 +66,12 @@ class _Bar:
         # A terminal that has gone away must not end a run that is paid for.
         with suppress(OSError, ValueError):
             bar = self._bar = self._bar or tqdm(
-                total=progress.total, bar_format=_BAR, smoothing=0, dynamic_ncols=True, file=sys.stderr
+                total=progress.total,
+                unit="img",
+                bar_format=_BAR,
+                smoothing=0,
+                dynamic_ncols=True,
+                file=sys.stderr,
             )
             bar.initial = progress.skipped
             bar.n = progress.skipped + progress.succeeded + progress.failed
@@ -161,7 +168,7 @@ def _told(summary: Summary) -> str:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
     lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
     for kind, count, example in summary.failures:
-        lines.append(f"  {count:,} x {kind}: {example}")
+        lines += [f"  {count:,} x {kind}: {example}", f"      {RULES[ErrorClass(kind)].remedy}"]
     return "\n".join([*lines, *_next(summary)])
 
 
