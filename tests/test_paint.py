@@ -7,34 +7,54 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageStat
 
-from batchgen.simulator.paint import paint, prompt_key, prompt_mark, thumbnail
+from batchgen.simulator import paint as painter
+from batchgen.simulator.paint import (
+    built,
+    creatures,
+    land,
+    motif,
+    paint,
+    people,
+    prompt_key,
+    prompt_mark,
+    still,
+    thumbnail,
+)
+from batchgen.simulator.paint.canvas import Canvas
 
-WORDS = ("portrait", "cat", "vase", "aurora", "sea", "city", "dunes", "lake", "fern", "map")
-MORE = ("bauhaus", "terrazzo", "silk", "hills", "달항아리 밤")
+SUBJECTS = [words.split("|")[0] for _, words in painter._scenes + painter._kinds]
 
 
-@pytest.mark.parametrize("prompt", WORDS + MORE)
-def test_every_scene_is_a_whole_jpeg_that_repeats_exactly_and_names_its_prompt(prompt: str) -> None:
-    data = paint(prompt, model="m", seed=1)
+def opened(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        assert (image.format, image.size) == ("JPEG", (1024, 1024))
-    assert paint(prompt, model="m", seed=1) == data
-    assert prompt_mark(data) == prompt_key(prompt)
+        return image.convert("RGB")
+
+
+@pytest.mark.parametrize("prompt", SUBJECTS)
+@pytest.mark.parametrize("hour", ["at night", "in spring"])
+def test_every_scene_is_a_whole_picture_that_names_its_prompt(prompt: str, hour: str) -> None:
+    data = paint(f"{prompt} {hour}", model="m", seed=1)
+    assert data.startswith(b"\xff\xd8\xff")
+    assert data.endswith(b"\xff\xd9")
+    image = opened(data)
+    assert image.size == (1024, 1024)
+    assert max(ImageStat.Stat(image).stddev) > 20, "nothing is on it"
+    assert prompt_mark(data) == prompt_key(f"{prompt} {hour}")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_prompt_model_and_seed_are_the_same_bytes(seed: int) -> None:
+    for prompt in ("a portrait", "no word that is known", "a vase"):
+        assert paint(prompt, model="m", seed=seed) == paint(prompt, model="m", seed=seed)
 
 
 def test_another_seed_model_or_prompt_is_another_picture() -> None:
-    assert (
-        len(
-            {
-                paint(p, model=m, seed=s)
-                for p, m, s in (("a", "m", 1), ("a", "m", 2), ("a", "n", 1), ("b", "m", 1))
-            }
-        )
-        == 4
-    )
+    asked = (("a", "m", 1), ("a", "m", 2), ("a", "n", 1), ("b", "m", 1))
+    pictures = {opened(paint(p, model=m, seed=s)).tobytes() for p, m, s in asked}
+    assert len(pictures) == 4
 
 
 @pytest.mark.parametrize(("size", "side"), [("2K", 2048), ("4K", 4096)])
@@ -43,11 +63,74 @@ def test_larger_sizes_have_their_pixels(size: str, side: int) -> None:
         assert image.size == (side, side)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "scene"),
+    [
+        ("A fox in a garden, beside a cat", creatures.fox),
+        ("Catalog shot of a linen lamp", still.lamp),
+        ("CATS", creatures.cat),
+        ("two foxes", creatures.fox),
+        ("고양이가 창가에 앉아 있다", creatures.cat),
+        ("一只熊猫在喝茶", creatures.panda),
+        ("قطة على سطح القمر", creatures.cat),
+        ("달항아리 하나", still.jar),
+        ("Un jardín secreto", motif.leaves),
+        ("portrait of an old man", people.gentleman),
+        ("a harbor at dusk, a hundred lanterns", built.harbour),
+        ("first light on the dunes", land.dunes),
+        ("a carpet of catkins", None),
+        ("", None),
+    ],
+)
+def test_the_first_subject_a_prompt_names_is_painted(prompt: str, scene: object) -> None:
+    assert painter._told(painter._scenes, prompt) is scene
+
+
+def test_a_colour_named_in_the_prompt_is_the_picture_s() -> None:
+    red, blue = (
+        ImageStat.Stat(opened(paint(f"a {colour} car", model="m", seed=1)).crop((300, 710, 700, 740))).mean
+        for colour in ("red", "blue")
+    )
+    assert red[0] > red[2] + 60
+    assert blue[2] > blue[0] + 60
+
+
+@pytest.mark.parametrize(
+    ("prompt", "caption"),
+    [
+        ("a cat,\nand a dog", "a cat, and a dog"),
+        ("Un jardín secreto", "Un jardin secreto"),
+        ("고양이 poster 하나", "poster"),
+        ("고양이", f"No. {prompt_key('고양이')}"),
+        ("", f"No. {prompt_key('')}"),
+        ("word " * 30, "word " * 10 + "word …"),
+        ("w" * 80, "w" * 56 + "…"),
+    ],
+)
+def test_a_caption_is_the_first_words_in_letters_the_font_has(prompt: str, caption: str) -> None:
+    assert painter._caption(prompt) == caption
+
+
+def test_what_lies_outside_is_not_drawn() -> None:
+    canvas = Canvas(64, [(9, 9, 9), (9, 9, 9)])
+    canvas.fill([[(1.5, 1.5), (2, 1.5), (2, 2)]], (255, 0, 0))
+    canvas.stroke([[(-3, -3), (-2, -2)]], 0.1, (255, 0, 0))
+    canvas.disc(0.5, 3, 0.2, (255, 0, 0))
+    canvas.glow(-4, -4, 0.5, (255, 0, 0))
+    assert canvas.image.getcolors() == [(64 * 64, (9, 9, 9))]
+
+
+@given(st.text(max_size=80))
+def test_any_prompt_has_a_caption_of_one_line(prompt: str) -> None:
+    caption = painter._caption(prompt)
+    assert 0 < len(caption) <= 60
+    assert len(caption.splitlines()) == 1
+
+
 @given(st.text(max_size=80), st.integers(0, 2**32 - 1))
 def test_a_thumbnail_decodes_and_names_any_prompt(prompt: str, seed: int) -> None:
     data = thumbnail(prompt, seed=seed)
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
+    assert opened(data).size == (64, 64)
     assert prompt_mark(data) == prompt_key(prompt)
 
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import InputError
+from batchgen.records import Model
 from batchgen.simulator import Ending, Endpoint, Faults, Reply, Settings
+from batchgen.simulator.account import Tokens, cost
+from batchgen.simulator.app import LARGEST_REQUEST, serve
 from batchgen.simulator.paint import prompt_key, prompt_mark
 from batchgen.simulator.transport import SimulatorTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 MODEL = "gemini-3.1-flash-image-preview"
 PATH = "/llm/gemini/v1beta/openai/chat/completions"
@@ -35,8 +42,8 @@ def _body(prompt: str = "a cat", **more: object) -> bytes:
     return json.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}).encode()
 
 
-def _endpoint(**settings: Any) -> Endpoint:
-    return Endpoint(Settings(**{**FAST, **settings}), clock=lambda: 0.0)
+def _endpoint(**settings: object) -> Endpoint:
+    return Endpoint(msgspec.convert({**FAST, **settings}, Settings), clock=lambda: 0.0)
 
 
 def _whole(reply: Reply) -> bytes:
@@ -97,7 +104,15 @@ def test_each_fault_has_its_status_and_its_bill(fault: str, status: int, billed:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", _body(temperature=3), _body(stream=True), _body(messages=[]), b"[" * 100_000],
+    [
+        b"",
+        b"[]",
+        b"{",
+        _body(temperature=3),
+        _body(stream=True),
+        _body(messages=[]),
+        b'{"x":' + b"[" * 100_000,
+    ],
 )
 def test_a_request_it_cannot_read_is_a_400_and_free(body: bytes) -> None:
     endpoint = _endpoint()
@@ -109,6 +124,87 @@ def test_keys_and_models_are_checked() -> None:
     assert endpoint.answer("POST", PATH, {}, _body()).status == 401
     assert b"API_KEY_INVALID" in _whole(_ask(endpoint))
     assert _ask(_endpoint(), _body(model="none")).status == 404
+
+
+def test_a_model_without_a_price_costs_nothing() -> None:
+    assert cost(Model(id="new"), Tokens(prompt=10, text=10, image=1120)) == 0
+
+
+def test_an_endpoint_may_ask_for_no_key() -> None:
+    assert _endpoint(key="").answer("POST", PATH, {}, _body()).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("PUT", PATH), ("GET", "/pictures/gone.jpg")])
+def test_what_is_not_served_is_a_404_and_free(method: str, path: str) -> None:
+    endpoint = _endpoint()
+    assert endpoint.answer(method, path, KEY, b"").status == 404
+    assert endpoint.account.seen == 0
+
+
+def test_parts_are_read_and_a_reference_picture_costs_its_tokens() -> None:
+    parts = [
+        {"type": "text", "text": "a cat"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]
+    messages = [{"role": "system", "content": "draw"}, {"role": "user", "content": parts}]
+    endpoint = _endpoint()
+    answer = json.loads(_whole(_ask(endpoint, _body(messages=messages))))
+    assert answer["usage"]["prompt_tokens"] == 563
+    assert endpoint.account.bought("a cat", MODEL) == 1
+
+
+def test_without_details_the_usage_is_a_sum() -> None:
+    usage = json.loads(_whole(_ask(_endpoint(details=False))))["usage"]
+    assert set(usage) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("shape", ["S2", "S7"])
+def test_money_and_the_split_are_told_with_details_only(shape: str, details: bool) -> None:
+    usage = json.loads(_whole(_ask(_endpoint(shape=shape, details=details))))["usage"]
+    assert (len(usage) > 3) is details
+
+
+@pytest.mark.parametrize("shape", ["S2", "S3", "S7"])
+def test_a_draft_comes_before_the_picture_and_is_not_billed(shape: str) -> None:
+    endpoint = _endpoint(shape=shape, faults={"draft": 1.0})
+    found = re.findall(r"/9j/[A-Za-z0-9+/=]+", _whole(_ask(endpoint)).decode())
+    assert len(found) == 2
+    assert found[0] != found[1]
+    assert endpoint.account.models[MODEL].image_tokens == 1120
+
+
+@pytest.mark.parametrize("shape", ["S4", "S5"])
+def test_a_shape_of_one_picture_has_no_draft(shape: str) -> None:
+    text = _whole(_ask(_endpoint(shape=shape, faults={"draft": 1.0}))).decode()
+    assert text.count("/9j/") == 1
+
+
+def test_the_oldest_links_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchgen.simulator.endpoint.LINKS_KEPT", 2)
+    endpoint = _endpoint(shape="S6")
+    paths = []
+    for n in range(3):
+        content = json.loads(_whole(_ask(endpoint, _body(f"cat {n}"))))["choices"][0]["message"]["content"]
+        paths.append(httpx.URL(content.split("](")[1].rstrip(")")).path)
+    assert [endpoint.answer("GET", path, {}, b"").status for path in paths] == [404, 200, 200]
+
+
+def test_a_calm_endpoint_suffers_its_first_fault_after_so_many_requests() -> None:
+    endpoint = _endpoint(calm=3, faults={"overloaded": 1.0})
+    assert [_ask(endpoint).status for _ in range(5)] == [200, 200, 200, 503, 503]
+    refusing = _endpoint(calm=1, faults={"reset_before": 1.0})
+    assert not refusing.refuses()
+    _ask(refusing)
+    assert refusing.refuses()
+
+
+def test_faults_do_not_depend_on_the_order_of_requests() -> None:
+    faults = {"overloaded": 0.3, "refusal": 0.3, "corrupt": 0.3}
+    prompts = [f"picture {n}" for n in range(30)]
+    forth, back = _endpoint(faults=faults), _endpoint(faults=faults)
+    there = {prompt: _whole(_ask(forth, _body(prompt))) for prompt in prompts}
+    assert {prompt: _whole(_ask(back, _body(prompt))) for prompt in reversed(prompts)} == there
 
 
 def test_max_tokens_below_the_picture_buys_none_and_says_length() -> None:
@@ -125,6 +221,26 @@ def test_the_quota_admits_a_burst_and_then_its_rate() -> None:
     assert [_ask(endpoint).status for _ in range(2)] == [200, 429]
 
 
+def test_pictures_a_minute_are_a_quota_of_their_own() -> None:
+    now = [0.0]
+    endpoint = Endpoint(Settings(**FAST, rpm=600, ipm=30, burst=1), clock=lambda: now[0])
+    assert [_ask(endpoint).status for _ in range(2)] == [200, 429]
+    now[0] = 1.9
+    refused = _ask(endpoint)
+    (error,) = json.loads(_whole(refused))
+    assert error["error"]["details"][1]["retryDelay"] == "0.100s"
+    now[0] = 2.0
+    assert _ask(endpoint).status == 200
+
+
+def test_half_of_the_429_have_the_header_too() -> None:
+    endpoint = _endpoint(rpm=1, burst=1)
+    _ask(endpoint)
+    told = [_ask(endpoint, _body(f"picture {n}")).headers.get("retry-after") for n in range(60)]
+    assert set(told) == {None, "60"}
+    assert 15 < told.count(None) < 45
+
+
 def test_the_same_seed_gives_the_same_answers() -> None:
     settings: dict[str, Any] = {
         "faults": Faults(rate_limited=0.3, refusal=0.3, corrupt=0.3),
@@ -136,10 +252,25 @@ def test_the_same_seed_gives_the_same_answers() -> None:
     assert one == other
 
 
-@pytest.mark.parametrize("rates", [{"hang": 2.0}, {"hang": 0.6, "corrupt": 0.6}])
-def test_impossible_rates_are_refused(rates: dict[str, float]) -> None:
-    with pytest.raises(InputError):
-        Faults(**rates)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"faults": {"hang": 2.0}}, "hang"),
+        ({"faults": {"hang": 0.6, "corrupt": 0.6}}, "1.2"),
+        ({"rpm": 0}, "rpm"),
+        ({"ipm": -1.0}, "ipm"),
+        ({"burst": 0}, "burst"),
+        ({"latency": -1}, "latency"),
+        ({"latency": float("nan")}, "latency"),
+        ({"calm": -1}, "calm"),
+        ({"fault": {}}, "fault"),
+        ({"faults": {"overlode": 0.1}}, "overlode"),
+        ({"shape": "S9"}, "S9"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings: dict[str, object], told: str) -> None:
+    with pytest.raises((InputError, msgspec.ValidationError), match=told):
+        msgspec.convert(settings, Settings)
 
 
 @given(
@@ -148,6 +279,9 @@ def test_impossible_rates_are_refused(rates: dict[str, float]) -> None:
         lambda value: json.dumps({"model": MODEL, "messages": value}).encode()
     )
     | st.text(max_size=40).map(_body)
+    | st.sampled_from(["\\ud800", "\\u0000", "\\udfff\\ud800"]).map(
+        lambda text: _body().replace(b"a cat", text.encode())
+    )
 )
 def test_no_body_makes_it_raise(body: bytes) -> None:
     _whole(_ask(_endpoint(), body))
@@ -158,94 +292,235 @@ async def _inline(painter: Callable[[], bytes]) -> bytes:
 
 
 async def _post(
-    faults: Faults, *, trace: Callable[[str, Any], Awaitable[None]] | None = None
+    faults: Faults, *, body: bytes | httpx.AsyncByteStream = b""
 ) -> tuple[httpx.Response, Endpoint]:
     endpoint = Endpoint(Settings(paint=False, faults=faults), clock=anyio.current_time)
-    async with httpx.AsyncClient(
-        transport=SimulatorTransport(endpoint, offload=_inline), timeout=300
-    ) as client:
-        extensions = {"trace": trace} if trace else {}
-        return await client.post(
-            f"http://s{PATH}", headers=KEY, content=_body(), extensions=extensions
-        ), endpoint
+    transport = SimulatorTransport(endpoint, offload=_inline)
+    async with httpx.AsyncClient(transport=transport, timeout=300) as client:
+        answer = await client.post(f"http://s{PATH}", headers=KEY, content=body or _body())
+        return answer, endpoint
+
+
+class _Watched(httpx.AsyncByteStream):
+    """A request's body that knows whether it was read."""
+
+    read = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.read = True
+        yield _body()
 
 
 @pytest.mark.virtual_time
-async def test_in_process_an_answer_takes_its_time_and_tells_when_it_was_sent() -> None:
-    told: list[str] = []
-
-    async def trace(name: str, _info: Any) -> None:
-        told.append(name)
-
+async def test_in_process_an_answer_takes_its_time() -> None:
     start = anyio.current_time()
-    response, endpoint = await _post(Faults(), trace=trace)
+    response, endpoint = await _post(Faults())
     assert (response.status_code, endpoint.account.billed) == (200, 1)
-    assert anyio.current_time() - start > 1
-    assert told.index("connection.connect_tcp.complete") < told.index("http11.send_request_body.complete")
+    assert 4 < anyio.current_time() - start < 40
 
 
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("fault", "error", "sent"),
     [
-        ("reset_before", httpx.ConnectError),
-        ("reset_after", httpx.ReadError),
-        ("truncated", httpx.RemoteProtocolError),
-        ("hang", httpx.ReadTimeout),
+        ("reset_before", httpx.ConnectError, False),
+        ("reset_after", httpx.ReadError, True),
+        ("truncated", httpx.RemoteProtocolError, True),
+        ("hang", httpx.ReadTimeout, True),
     ],
 )
 async def test_in_process_a_broken_connection_raises_what_a_real_one_would(
-    fault: str, error: type[Exception]
+    fault: str, error: type[Exception], sent: bool
 ) -> None:
+    body = _Watched()
     with pytest.raises(error):
-        await _post(Faults(**{fault: 1.0}))
+        await _post(Faults(**{fault: 1.0}), body=body)
+    assert body.read is sent
+
+
+@pytest.mark.virtual_time
+async def test_in_process_whoever_has_the_last_piece_cannot_lose_the_answer_to_a_cancellation() -> None:
+    endpoint = Endpoint(Settings(paint=False), clock=anyio.current_time)
+    transport = SimulatorTransport(endpoint, offload=_inline)
+    request = httpx.Request("POST", f"http://s{PATH}", headers=KEY, content=_body())
+    response = await transport.handle_async_request(request)
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        pieces = [piece async for piece in response.stream]
+    assert not scope.cancelled_caught
+    assert json.loads(b"".join(pieces))["choices"]
+
+
+async def test_in_process_painting_is_done_in_a_thread_and_arrives_in_pieces() -> None:
+    endpoint = Endpoint(Settings(latency=0.0), clock=anyio.current_time)
+    async with httpx.AsyncClient(transport=SimulatorTransport(endpoint), base_url="http://s") as client:
+        async with client.stream("POST", PATH, headers=KEY, content=_body()) as response:
+            pieces = [piece async for piece in response.aiter_raw()]
+        assert len(pieces) > 1
+        assert len(b"".join(pieces)) == int(response.headers["content-length"])
+        assert (await client.get("/account")).json()["billed"] == 1
 
 
 SERVE = """
 import sys, msgspec
 from batchgen.simulator import Settings
+from batchgen.records import Model
+from batchgen.simulator.account import Tokens, cost
 from batchgen.simulator.app import serve
 serve(msgspec.json.decode(sys.argv[1], type=Settings), on_ready=lambda url: print(url, flush=True))
 """
 
 
-@pytest.fixture
-def served(request: pytest.FixtureRequest) -> Iterator[str]:
-    faults = {request.param: 1.0} if request.param else {}
-    settings = json.dumps({**FAST, "faults": faults})
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE, settings], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 0
-        assert time.monotonic() - start < 1.5
+@contextmanager
+def _served(*, stop: signal.Signals = signal.SIGINT, **settings: object) -> Iterator[str]:
+    """A simulator in a process of its own, that ends in time and without a word."""
+    command = [sys.executable, "-c", SERVE, json.dumps({**FAST, **settings})]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            start = time.monotonic()
+            process.send_signal(stop)
+            _, told = process.communicate(timeout=5)
+    assert time.monotonic() - start < 1.5
+    assert process.returncode in {0, -stop}
+    assert told == ""
 
 
-@pytest.mark.parametrize("served", [""], indirect=True)
+def _head(prompt: str) -> bytes:
+    """The head of a request, as bytes on a socket."""
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: s", "Authorization: Bearer k", "Connection: close"]
+    return "\r\n".join([*lines, f"Content-Length: {len(_body(prompt))}", "", ""]).encode()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    with _served() as url:
+        yield url
+
+
 def test_on_the_wire_it_answers_lists_models_and_tells_its_bill(served: str) -> None:
     with httpx.Client(base_url=served) as client:
+        before = client.get("/account").json()["billed"]
         assert client.post(PATH, headers=KEY, content=_body()).status_code == 200
-        assert len(client.get("/v1/models", headers=KEY).json()["data"]) == 2
-        assert client.get("/account").json()["billed"] == 1
+        assert len(client.get("/v1/models", headers=KEY).json()["data"]) >= 2
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/account").json()["billed"] == before + 1
         assert client.get("/").text.startswith("batchgen")
         assert client.get("/nothing").status_code == 404
 
 
+def test_on_the_wire_a_request_over_the_cap_is_a_413_and_free(served: str) -> None:
+    with httpx.Client(base_url=served, timeout=20) as client:
+        seen = client.get("/account").json()["seen"]
+        answer = client.post(PATH, headers=KEY, content=b" " * (LARGEST_REQUEST + 1))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        assert client.get("/account").json()["seen"] == seen
+
+
+def test_on_the_wire_a_client_that_leaves_in_the_middle_of_its_request_is_not_seen(served: str) -> None:
+    at = httpx.URL(served)
+    with httpx.Client(base_url=served) as client:
+        seen = client.get("/account").json()["seen"]
+        with socket.create_connection((at.host, at.port)) as connection:
+            connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: s\r\nContent-Length: 99\r\n\r\n{{".encode())
+        assert client.get("/account").json()["seen"] == seen
+        assert client.post(PATH, headers=KEY, content=_body()).status_code == 200
+
+
+def test_on_the_wire_200_connections_are_answered_at_once() -> None:
+    with _served(latency=0.03) as url:  # 0.4 s for each
+        at = httpx.URL(url)
+        start = time.monotonic()
+        connections = [socket.create_connection((at.host, at.port), timeout=10) for _ in range(200)]
+        for n, connection in enumerate(connections):
+            connection.sendall(_head(f"picture {n}") + _body(f"picture {n}"))
+        for connection in connections:
+            with connection, connection.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+                assert answer.read().endswith(b"}")
+        assert time.monotonic() - start < 10, "one after the other takes 70 s"
+        account = httpx.get(f"{url}/account").json()
+        assert (account["billed"], account["bought_again"]) == (200, 0)
+
+
+def _reading(status: int, body: bytes) -> tuple[str, object]:
+    """What a client finds: a word for it, and the content without the time of day."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return "half a document", None
+    if status != 200:
+        return str(status), content
+    del content["created"]
+    found = re.search(rb"/9j/[^\")]+(?=[^/]*$)", body)
+    if found is None:
+        return "no picture", content
+    if not re.fullmatch(rb"[A-Za-z0-9+/=]+", found[0]):
+        return "no base64", content
+    return "whole" if base64.b64decode(found[0]).endswith(b"\xff\xd9") else "corrupt", content
+
+
+def test_on_the_wire_comes_what_the_endpoint_decided_whatever_the_fault() -> None:
+    faults = dict.fromkeys(
+        ["rate_limited", "daily_quota", "overloaded", "server_error", "bad_json", "bad_base64", "corrupt"],
+        0.1,
+    )
+    faults |= {"refusal": 0.1, "no_image": 0.1, "draft": 0.5}
+    settings: dict[str, Any] = {"faults": faults, "shape": "S2", "seed": 5}
+    decides, seen = _endpoint(**settings), set()
+    with _served(**settings) as url, httpx.Client(base_url=url) as client:
+        for n in range(80):
+            expected = _ask(decides, _body(f"picture {n}"))
+            answer = client.post(PATH, headers=KEY, content=_body(f"picture {n}"))
+            assert (answer.status_code, expected.headers.items() <= dict(answer.headers).items()) == (
+                expected.status,
+                True,
+            )
+            reading = _reading(answer.status_code, answer.content)
+            assert reading == _reading(expected.status, _whole(expected))
+            seen.add(reading[0])
+        assert client.get("/account").json()["usd"] == str(decides.account.usd)
+    broken = {"429", "500", "503", "half a document", "no picture", "no base64", "corrupt"}
+    assert seen == broken | {"whole"}
+
+
 @pytest.mark.parametrize(
-    ("served", "error", "billed"),
+    ("fault", "error", "billed"),
     [
         ("reset_before", (httpx.ReadError, httpx.WriteError), 0),
-        ("reset_after", httpx.ReadError, 1),
-        ("truncated", httpx.RemoteProtocolError, 1),
-        ("hang", httpx.ReadTimeout, 1),
+        ("reset_after", (httpx.ReadError,), 1),
+        ("truncated", (httpx.RemoteProtocolError,), 1),
+        ("hang", (httpx.ReadTimeout,), 1),
     ],
-    indirect=["served"],
 )
-def test_on_the_wire_a_connection_breaks_as_told(served: str, error: Any, billed: int) -> None:
-    with httpx.Client(base_url=served, timeout=0.5) as client:
+def test_on_the_wire_a_connection_breaks_as_told(
+    fault: str, error: tuple[type[Exception], ...], billed: int
+) -> None:
+    with _served(faults={fault: 1.0}) as url, httpx.Client(base_url=url, timeout=0.5) as client:
         with pytest.raises(error):
             client.post(PATH, headers=KEY, content=_body())
         assert client.get("/account").json()["billed"] == billed
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_ends_within_a_second_though_requests_hang(stop: signal.Signals) -> None:
+    with _served(stop=stop, faults={"hang": 1.0}) as url:
+        at = httpx.URL(url)
+        hanging = [socket.create_connection((at.host, at.port)) for _ in range(5)]
+        for connection in hanging:
+            connection.sendall(_head("a cat") + _body("a cat"))
+        with httpx.Client(base_url=url) as client:
+            while client.get("/account").json()["billed"] < 5:
+                time.sleep(0.01)
+    for connection in hanging:
+        connection.close()
+
+
+def test_an_address_in_use_is_told_before_anything_is_served(served: str) -> None:
+    port = httpx.URL(served).port
+    assert port is not None
+    with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}"):
+        serve(Settings(), port=port, on_ready=pytest.fail)

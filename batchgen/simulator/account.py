@@ -1,7 +1,8 @@
 """
 What did the simulated endpoint bill, to the last token?
 
-Its arithmetic is its own on purpose: a test that compares two bills must not compare one function with itself.
+Its arithmetic is its own on purpose: a test that compares two bills must not compare one function with
+itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +17,8 @@ import msgspec
 from batchgen.records import ZERO, Value
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from batchgen.records import Model
 
 ADMITTED_KEPT = 100_000

@@ -72,7 +72,8 @@ def quota_details(model: str, delay: float, quota_id: str, value: str) -> list[d
     """
     Google's structured reason of a 429: which quota, and `RetryInfo`.
 
-    https://ai.google.dev/gemini-api/docs/rate-limits ; a daily quota comes with a short `retryDelay` all the same.
+    https://ai.google.dev/gemini-api/docs/rate-limits ; a daily quota comes with a short `retryDelay` all
+    the same.
     """
     return [
         {

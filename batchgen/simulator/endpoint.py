@@ -1,9 +1,10 @@
 """
 What does the model endpoint answer to this request?
 
-The contract is that of an OpenAI-compatible gateway in front of Google's image models: paths, bearer key, usage,
-error bodies. Everything drawn depends on the seed, the content and how often it was asked, never on the order in
-which concurrent requests arrive. No method blocks or sleeps; an endpoint belongs to one thread.
+The contract is that of an OpenAI-compatible gateway in front of Google's image models: paths, bearer key,
+usage, error bodies. Everything drawn depends on the seed, the content and how often it was asked, never on
+the order in which concurrent requests arrive. No method blocks or sleeps; an endpoint belongs to one
+thread.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pybase64
 
-from batchgen.errors import InputError
 from batchgen.providers import find, find_model
 from batchgen.records import Value
 from batchgen.simulator import bodies, paint, requests
@@ -27,85 +27,12 @@ from batchgen.simulator.quota import Bucket
 
 if TYPE_CHECKING:
     from batchgen.records import Model
+    from batchgen.simulator.settings import Settings
 
 LINKS_KEPT = 10_000
 """Links of shape S6 expire, as those of gateways do."""
 
 _FREE = ("rate_limited", "daily_quota", "overloaded", "server_error")
-
-
-class Faults(Value, frozen=True, kw_only=True):
-    """How often what goes wrong, as rates from 0 to 1; what a request can suffer adds up to 1 at most."""
-
-    reset_before: float = 0.0
-    """The connection is refused or reset before the request is read: free."""
-    rate_limited: float = 0.0
-    daily_quota: float = 0.0
-    overloaded: float = 0.0
-    """503."""
-    server_error: float = 0.0
-    """500."""
-    reset_after: float = 0.0
-    """The connection is reset after the request was read: billed."""
-    truncated: float = 0.0
-    """The connection closes in the middle of the body: billed."""
-    hang: float = 0.0
-    """No answer until the client gives up: billed."""
-    bad_json: float = 0.0
-    """A whole body that is half a JSON document: billed."""
-    bad_base64: float = 0.0
-    """A picture that is no base64: billed."""
-    corrupt: float = 0.0
-    """A picture that does not decode: billed."""
-    refusal: float = 0.0
-    """200 with `content_filter` and no picture; input and text are billed."""
-    no_image: float = 0.0
-    """200 with words only; input and text are billed."""
-    draft: float = 0.0
-    """A draft in front of the picture; not billed, and not part of the sum."""
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"fault {name}: {getattr(self, name)} is no rate from 0 to 1")
-        if (total := sum(rate for _, rate in self.exclusive())) > 1 + 1e-9:
-            raise InputError(f"faults: the rates add up to {total:g}; they may reach 1")
-
-    def exclusive(self) -> list[tuple[str, float]]:
-        """The faults of which a request that was read suffers one at most."""
-        apart = ("reset_before", "draft")
-        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in apart]
-
-
-class Settings(Value, frozen=True, kw_only=True):
-    """What the endpoint is like."""
-
-    seed: int = 0
-    rpm: float | None = None
-    """Requests a minute; None for no limit."""
-    ipm: float | None = None
-    """Pictures a minute."""
-    burst: int = 10
-    """Requests (pictures) that fit at once."""
-    latency: float = 1.0
-    """1.0: medians of 12 s (flash) and 25 s (pro); 0.0: none."""
-    faults: Faults = Faults()
-    shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
-    key: str | None = None
-    """The bearer key; None takes any, '' asks for none."""
-    size: Literal["1K", "2K", "4K"] = "1K"
-    paint: bool = True
-    """False: every picture is the same small one, for speed."""
-    details: bool = True
-    """False: the usage is a sum that does not tell text from picture."""
-
-    def __post_init__(self) -> None:
-        if (
-            self.burst < 1
-            or self.latency < 0
-            or any(rate is not None and rate <= 0 for rate in (self.rpm, self.ipm))
-        ):
-            raise InputError("simulator: burst starts at 1, rpm and ipm above 0, latency at 0")
 
 
 class Ending(StrEnum):
@@ -160,7 +87,7 @@ class Endpoint:
     def refuses(self) -> bool:
         """Whether the next connection is reset before anything is read; ask once for each."""
         rate = self.settings.faults.reset_before
-        return rate > 0 and self._connections.random() < rate
+        return rate > 0 and self.account.seen >= self.settings.calm and self._connections.random() < rate
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Decide, and book what is billed. Header names come in lower case."""
@@ -168,17 +95,20 @@ class Endpoint:
         if method == "POST" and path.endswith("/chat/completions"):
             self.account.seen += 1
             return self._unauthorised(headers) or self._chat(headers.get("host", "simulator"), body)
-        if method != "GET":
-            return _google(404, "NOT_FOUND", f"{method} {path} is not served here.")
+        if method == "GET":
+            return self._shown(path, headers)
+        return _google(404, "NOT_FOUND", f"{method} {path} is not served here.")
+
+    def _shown(self, path: str, headers: Mapping[str, str]) -> Reply:
+        if path.endswith("/models"):
+            return self._unauthorised(headers) or self._models()
+        if path in self._links:
+            return Reply(status=200, headers={"content-type": "image/jpeg"}, body=self._links[path])
+        if path == "/account":
+            return Reply(status=200, body=bodies.encode(self.account.summary()))
         if not path:
             text = b"batchgen's simulator: a model endpoint without a model; see /account for its bill.\n"
             return Reply(status=200, headers={"content-type": "text/plain; charset=utf-8"}, body=text)
-        if path == "/account":
-            return Reply(status=200, body=bodies.encode(self.account.summary()))
-        if path.startswith("/pictures/") and path in self._links:
-            return Reply(status=200, headers={"content-type": "image/jpeg"}, body=self._links[path])
-        if path.endswith("/models"):
-            return self._unauthorised(headers) or self._models()
         return _google(404, "NOT_FOUND", f"{path} is not served here.")
 
     def _unauthorised(self, headers: Mapping[str, str]) -> Reply | None:
@@ -213,7 +143,7 @@ class Endpoint:
             return _google(404, "NOT_FOUND", message)
         now = self._clock()
         if wait := max((bucket.wait(now) for bucket in self._buckets), default=0.0):
-            return self._limited(model, wait, random.Random(f"{self.settings.seed} {self.account.seen}"))
+            return self._limited(model, wait, random.Random(f"{self.settings.seed} {request.prompt}"))
         for bucket in self._buckets:
             bucket.take()
         self.account.admitted.append(now)
@@ -224,7 +154,8 @@ class Endpoint:
         self._attempts[key] += 1
         dice = random.Random(f"{self.settings.seed} {key.hex()} {self._attempts[key]}")
         point, fault = dice.random(), None
-        for name, rate in self.settings.faults.exclusive():
+        calm = self.account.seen <= self.settings.calm
+        for name, rate in [] if calm else self.settings.faults.exclusive():
             point -= rate
             if point < 0:
                 fault = name

@@ -42,7 +42,7 @@ class _Message(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """The body of a chat completion, as far as it decides the answer; other keys are ignored as gateways do."""
+    """The body of a chat completion, as far as it decides the answer; gateways ignore other keys, too."""
 
     model: str
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]

@@ -1,25 +1,25 @@
 """
 How does an httpx client reach the simulated endpoint without a socket?
 
-What a connection does to its client is kept: the waits, the read timeout, the exceptions, and the `trace` extension
-with httpcore's event names (https://www.encode.io/httpcore/extensions/#trace).
+What a connection does to its client is kept: the waits, the read timeout, the exceptions, and that a
+request which was refused was never read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
 from batchgen.simulator.endpoint import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from typing import Self
 
     from batchgen.simulator.endpoint import Endpoint, Reply
 
@@ -39,17 +39,12 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, wait and answer as a connection of its own would."""
-        content = await request.aread()
-        async with _traced(request, "connection.connect_tcp"):
-            if self._endpoint.refuses():
-                raise httpx.ConnectError("All connection attempts failed", request=request)
-        async with _traced(request, "http11.send_request_headers"):
-            pass
-        async with _traced(request, "http11.send_request_body"):
-            path = request.url.raw_path.decode("ascii")
-            reply = self._endpoint.answer(request.method, path, request.headers, content)
-        async with _traced(request, "http11.receive_response_headers"):
-            await _until_answered(request, reply)
+        if request.method == "POST" and self._endpoint.refuses():
+            raise httpx.ConnectError("All connection attempts failed", request=request)
+        content = await request.aread()  # reading the body is sending it
+        path = request.url.raw_path.decode("ascii")
+        reply = self._endpoint.answer(request.method, path, request.headers, content)
+        await _until_answered(request, reply)
         body = reply.body if isinstance(reply.body, bytes) else await self._offload(reply.body)
         headers = {**reply.headers, "content-length": str(len(body))}
         stream = _Body(request, body, truncated=reply.ending is Ending.TRUNCATED)
@@ -57,26 +52,36 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body in the pieces a socket gives, or the first half of one."""
+    """
+    A body in the pieces a socket gives, or the first half of one.
+
+    Not a generator: a client may leave one unfinished. Nothing is awaited after the last piece: whoever has
+    all of it cannot lose it to a cancellation.
+    """
 
     def __init__(self, request: httpx.Request, body: bytes, *, truncated: bool) -> None:
         self._request = request
         self._body = body
-        self._truncated = truncated
+        self._end = len(body) // 2 if truncated else len(body)
+        self._at = 0
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        whole = len(self._body)
-        end = whole // 2 if self._truncated else whole
-        async with _traced(self._request, "http11.receive_response_body"):
-            for start in range(0, end, CHUNK):
-                yield self._body[start : min(start + CHUNK, end)]
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._at < self._end:
+            if self._at:
                 await anyio.lowlevel.checkpoint()
-            if self._truncated:
-                raise httpx.RemoteProtocolError(
-                    "peer closed connection without sending complete message body "
-                    f"(received {end} bytes, expected {whole})",
-                    request=self._request,
-                )
+            piece = self._body[self._at : min(self._at + CHUNK, self._end)]
+            self._at += len(piece)
+            return piece
+        if self._end == len(self._body):
+            raise StopAsyncIteration
+        raise httpx.RemoteProtocolError(
+            "peer closed connection without sending complete message body "
+            f"(received {self._end} bytes, expected {len(self._body)})",
+            request=self._request,
+        )
 
 
 async def _until_answered(request: httpx.Request, reply: Reply) -> None:
@@ -90,18 +95,3 @@ async def _until_answered(request: httpx.Request, reply: Reply) -> None:
         raise httpx.ReadTimeout("", request=request)
     if reply.ending is Ending.RESET_AFTER:
         raise httpx.ReadError("", request=request)
-
-
-@asynccontextmanager
-async def _traced(request: httpx.Request, name: str) -> AsyncIterator[None]:
-    trace: Callable[[str, dict[str, Any]], Awaitable[None]] | None = request.extensions.get("trace")
-    if trace is None:
-        yield
-        return
-    await trace(f"{name}.started", {})
-    try:
-        yield
-    except BaseException as error:
-        await trace(f"{name}.failed", {"exception": error})
-        raise
-    await trace(f"{name}.complete", {"return_value": None})

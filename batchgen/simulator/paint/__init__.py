@@ -1,8 +1,9 @@
 """
 Which picture belongs to this prompt?
 
-Posters, painted from the prompt, the model and a seed: the same three give the same bytes. Words of the prompt
-choose the scene and the hour; each picture says that it is simulated and carries a mark of its prompt.
+Posters, painted from the prompt, the model and a seed: the same three give the same bytes. Words of the
+prompt choose the scene and the hour; each picture says that it is simulated and carries a mark of its
+prompt.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import hashlib
 import io
 import random
 import re
+import unicodedata
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from PIL import Image, ImageDraw, ImageFont
 
-from batchgen.simulator.paint import land, motif, palettes
-from batchgen.simulator.paint.canvas import Canvas, grained
+from batchgen.simulator.paint import built, creatures, land, motif, palettes, people, still
+from batchgen.simulator.paint.canvas import Canvas, grained, mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchgen.simulator.paint.palettes import Palette
+    from batchgen.simulator.paint.palettes import Colour, Palette
 
     Scene = Callable[[Canvas, random.Random, Palette], None]
 
@@ -34,33 +37,83 @@ MARGIN = 0.04
 """Of the side: the paper around the picture; the caption's strip is twice as high."""
 MARK_WITHIN = 4096
 CAPTION_LETTERS = 56
+READ = 2000
+"""Letters of a prompt that are looked at for a picture's subject."""
 LATIN_END = "ɐ"
-"""The default font's letters end before this one."""
 
 _mark = re.compile(rb"batchgen simulator prompt=([0-9a-f]{16}) ")
 
-_scenes: tuple[tuple[str, Scene], ...] = (
-    ("portrait|woman|man|girl|boy|retrato|face|astronaut|captain|queen|king|초상|여인", motif.portrait),
-    ("cat|fox|bear|owl|dog|robot|dragon|rabbit|creature|mascot|zorro|gato|고양이|여우", motif.creature),
-    (
-        "vase|bottle|perfume|mug|teapot|shoe|watch|product|catalog|catalogue|ceramic|lamp|도자기|jarrón",
-        motif.still,
-    ),
-    ("aurora|northern lights|오로라", land.aurora),
-    ("harbor|harbour|sea|ocean|wave|waves|beach|sail|lighthouse|island|mar|playa|바다", land.sea),
-    ("city|street|skyline|market|town|rooftops|tokyo|seoul|ciudad|도시|서울", land.city),
-    ("dune|dunes|desert|canyon|sahara|desierto|사막", land.dunes),
-    ("mountain|mountains|alpine|lake|peak|summit|montaña|설산|호수", land.peaks),
-    ("botanical|leaf|leaves|garden|fern|flower|flowers|forest|jungle|jardín|bosque|숲|꽃", motif.leaves),
-    ("map|topographic|contour|volcano|terrain|atlas", motif.contours),
-    ("bauhaus|geometric|poster|grid|logo|typography", motif.bauhaus),
-    ("terrazzo|pattern|tile|tiles|wallpaper|fabric|textile", motif.terrazzo),
-    ("music|jazz|wind|dance|abstract|ribbon|ribbons|silk|concert", motif.ribbons),
-    ("hill|hills|valley|mist|fog|meadow|tea|언덕|안개", land.hills),
+_scenes: tuple[tuple[Scene, str], ...] = (
+    (creatures.cat, "cat|kitten|gato|chat|고양이|猫|ネコ|قطة"),
+    (creatures.fox, "fox|zorro|renard|여우|狐"),
+    (creatures.panda, "panda|판다|熊猫|パンダ"),
+    (creatures.bear, "bear|teddy|oso|곰|熊|دب"),
+    (creatures.dog, "dog|puppy|perro|강아지|犬|狗|كلب"),
+    (creatures.rabbit, "rabbit|bunny|hare|conejo|토끼|兔|うさぎ"),
+    (creatures.dragon, "dragon|dinosaur|monster|용이|龙|龍"),
+    (creatures.robot, "robot|android|로봇|机器人|ロボット|روبوت"),
+    (creatures.bird, "bird|robin|sparrow|parrot|pájaro|oiseau|새가|鸟|鳥|طائر"),
+    (creatures.owl, "owl|búho|부엉이|猫头鹰|フクロウ"),
+    (people.astronaut, "astronaut|cosmonaut|spaceman|우주비행사|宇航员"),
+    (people.gentleman, "man|grandfather|king|wizard|sailor|hombre|할아버지|老人"),
+    (people.portrait, "woman|girl|queen|captain|bride|mujer|여인|소녀|女孩|امرأة"),
+    (still.bottle, "bottle|perfume|flask|botella|향수|香水"),
+    (still.mug, "mug|cup|coffee|espresso|café|taza|커피|咖啡"),
+    (still.teapot, "teapot|kettle|tetera|찻주전자|茶壶"),
+    (still.jar, "moon jar|jar|달항아리"),
+    (still.vase, "vase|ceramic|pottery|jarrón|도자기|花瓶"),
+    (still.lamp, "lamp|lampshade|lámpara|램프"),
+    (still.lantern, "lantern|farol|등불|灯笼|فانوس"),
+    (still.bag, "bag|handbag|backpack|suitcase|bolso|가방|包"),
+    (still.shoes, "shoe|sneaker|boot|zapato|신발|鞋"),
+    (still.watch, "watch|clock|reloj|시계|手表"),
+    (still.soup, "ramen|noodle|soup|라면|拉面|ラーメン"),
+    (still.bowl, "fruit|orange|apple|peach|breakfast|cake|food|과일|水果"),
+    (built.road, "car|truck|taxi|vehicle|coche|voiture|자동차|汽车|سيارة"),
+    (built.castle, "castle|palace|fortress|temple|castillo|château|궁전|城堡|قصر"),
+    (built.harbour, "harbor|harbour|port|canal|puerto|항구|港"),
+    (built.town, "town|street|village|alley|market|pueblo|calle|골목|시장|街"),
+    (built.city, "city|skyline|downtown|rooftop|tokyo|seoul|manhattan|ciudad|도시|서울|都市|城市|東京|مدينة"),
+    (land.aurora, "aurora|northern lights|오로라|极光"),
+    (land.sea, "sea|ocean|wave|beach|sailboat|boat|lighthouse|island|mar|playa|바다|海|بحر"),
+    (land.dunes, "dune|desert|canyon|sahara|desierto|사막|沙漠|صحراء"),
+    (land.peaks, "mountain|alpine|lake|peak|summit|montaña|설산|호수|山|جبل"),
+    (land.hills, "hill|valley|mist|fog|meadow|tea terrace|field|landscape|언덕|안개|초원"),
+    (motif.leaves, "botanical|leaf|leave|garden|fern|flower|forest|jungle|jardín|bosque|숲|꽃|花|森|حديقة"),
+    (motif.contours, "map|topographic|contour|volcano|terrain|atlas|mapa|지도|地图|خريطة"),
+    (motif.terrazzo, "terrazzo|seamless|tile|wallpaper|fabric|textile|confetti"),
+    (motif.ribbons, "music|jazz|wind|dance|abstract|ribbon|silk|concert|음악|音乐"),
+    (motif.bauhaus, "bauhaus|geometric|cubist|typography"),
 )
-_hours: tuple[tuple[str, tuple[Palette, ...]], ...] = (
-    ("night|midnight|moon|moonlit|stars|aurora|neon|noche|밤|달", palettes.NIGHT),
-    ("sunset|dusk|golden|sunrise|dawn|evening|lantern|lanterns|atardecer|노을|해질녘", palettes.DUSK),
+"""The first word of a prompt that is in here says what it is a picture of; failing that, one of the kinds."""
+_kinds: tuple[tuple[Scene, str], ...] = (
+    (still.any_thing, "product|catalog|catalogue|studio|packaging|still life"),
+    (people.portrait, "portrait|face|retrato|초상"),
+    (still.bowl, "bowl|plate"),
+    (motif.bauhaus, "poster|logo|grid|pattern|icon|design"),
+)
+_anything: tuple[Scene, ...] = (
+    *(land.hills, land.peaks, land.dunes, land.sea, built.castle),
+    *(motif.leaves, motif.contours, motif.ribbons, motif.bauhaus, motif.terrazzo),
+)
+_hours: tuple[tuple[tuple[Palette, ...], str], ...] = (
+    (palettes.NIGHT, "night|midnight|moon|moonlit|star|aurora|neon|noche|luna|밤|달|夜|月|ليل|القمر"),
+    (
+        palettes.DUSK,
+        "sunset|dusk|golden|sunrise|dawn|evening|blue hour|lantern|atardecer|노을|해질녘|夕|غروب",
+    ),
+    (palettes.DAY, "day|morning|noon|spring|summer|snow|daylight|mañana|verano|아침|봄|春|朝"),
+)
+_colours: tuple[tuple[Colour, str], ...] = (
+    ((214, 58, 52), "red|crimson|scarlet|rojo|rouge|빨간|红|赤"),
+    ((233, 124, 48), "orange|amber|terracotta|naranja|주황"),
+    ((238, 184, 52), "yellow|gold|golden|brass|daffodil|amarillo|노란|黄"),
+    ((88, 148, 96), "green|sage|emerald|verde|vert|초록|绿|緑"),
+    ((58, 116, 190), "blue|navy|cobalt|azul|bleu|파란|蓝|青"),
+    ((38, 128, 136), "teal|turquoise"),
+    ((226, 118, 150), "pink|rose|magenta|rosa|분홍|粉"),
+    ((134, 92, 172), "purple|violet|lavender|morado|보라|紫"),
+    ((240, 132, 112), "coral|peach|salmon"),
 )
 
 
@@ -69,7 +122,9 @@ def paint(prompt: str, *, model: str, seed: int, size: str = "1K") -> bytes:
     side = SIZES[size]
     dice = random.Random(f"{seed} {model} {prompt_key(prompt)}")
     palette = dice.choice(_told(_hours, prompt) or palettes.DAY + palettes.DUSK)
-    scene = _told(_scenes, prompt) or dice.choice([scene for _, scene in _scenes])
+    if colour := _told(_colours, prompt):
+        palette = msgspec.structs.replace(palette, accent=colour)
+    scene = _told(_scenes, prompt) or _told(_kinds, prompt) or dice.choice(_anything)
     canvas = Canvas(SIZES["1K"], palette.sky)
     scene(canvas, dice, palette)
     poster = grained(_framed(canvas.image, prompt, palette))
@@ -81,7 +136,8 @@ def paint(prompt: str, *, model: str, seed: int, size: str = "1K") -> bytes:
 def thumbnail(prompt: str, *, seed: int) -> bytes:
     """A JPEG of 64 pixels a side that looks the same for every prompt, in microseconds."""
     blank = _blank()
-    # After SOI and APP0, whose length stands in its third and fourth byte: https://www.w3.org/Graphics/JPEG/jfif3.pdf
+    # After SOI and APP0, whose length stands in its third and fourth byte:
+    # https://www.w3.org/Graphics/JPEG/jfif3.pdf
     after = 4 + int.from_bytes(blank[4:6], "big")
     comment = _comment(prompt, seed)
     return b"".join(
@@ -100,14 +156,22 @@ def prompt_mark(data: bytes) -> str | None:
     return found[1].decode() if found else None
 
 
-def _told(choices: tuple[tuple[str, T], ...], prompt: str) -> T | None:
-    """What the first of the choices with a word in the prompt stands for."""
-    folded = prompt.casefold()
-    for words, choice in choices:
-        # The last part is for plurals, and for Korean particles, which are written onto the word.
-        if re.search(rf"\b(?:{words})s?(?![a-zñáéíóú])", folded):
-            return choice
-    return None
+def _told(choices: tuple[tuple[T, str], ...], prompt: str) -> T | None:
+    """What the first word of the prompt that is among the choices stands for."""
+    found = _words(tuple(words for _, words in choices)).search(prompt[:READ].casefold())
+    return None if found is None or found.lastgroup is None else choices[int(found.lastgroup[1:])][0]
+
+
+@functools.cache
+def _words(choices: tuple[str, ...]) -> re.Pattern[str]:
+    """Latin words stand alone, or in the plural; others need no space around them, and take particles."""
+    groups = []
+    for index, words in enumerate(choices):
+        latin = "|".join(word for word in words.split("|") if word < LATIN_END)
+        other = "|".join(word for word in words.split("|") if word >= LATIN_END)
+        both = rf"\b(?:{latin})(?:e?s)?\b" + (f"|{other}" if other else "")
+        groups.append(f"(?P<c{index}>{both})")
+    return re.compile("|".join(groups))
 
 
 def _framed(scene: Image.Image, prompt: str, palette: Palette) -> Image.Image:
@@ -122,20 +186,35 @@ def _framed(scene: Image.Image, prompt: str, palette: Palette) -> Image.Image:
     line = side - margin * 0.95
     title, stamp = _font(round(margin * 0.62)), _font(round(margin * 0.44))
     draw.text((margin, line), _caption(prompt), palette.ink, title, anchor="lm")
-    draw.text((side - margin, line), "SIMULATED", palette.accent, stamp, anchor="rm")
+    draw.text((side - margin, line), "SIMULATED", mix(palette.accent, palette.ink, 0.45), stamp, anchor="rm")
     return poster
 
 
 def _caption(prompt: str) -> str:
     """The first words, as far as the font has their letters; the prompt's key when it has none."""
-    drawable = "".join(letter for letter in prompt[:400] if letter.isspace() or letter < LATIN_END)
-    words = [word for word in drawable.split() if any(letter.isalnum() for letter in word)]
+    plain = "".join(_plain(letter) for letter in prompt[:400])
+    words = [word for word in plain.split() if any(letter.isalnum() for letter in word)]
     caption = ""
     for word in words:
         if len(caption) + len(word) > CAPTION_LETTERS:
             return f"{caption.rstrip(' ,.;:')} …" if caption else f"{word[:CAPTION_LETTERS]}…"
         caption += f"{word} "
     return caption.rstrip(" ,;:") or f"No. {prompt_key(prompt)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain(letter: str) -> str:
+    """The letter, without its accent where the font has it only so; nothing where it has neither."""
+    if letter.isspace():
+        return " "
+    for candidate in (letter, unicodedata.normalize("NFKD", letter)[0]):
+        if candidate.isprintable() and _ink(candidate) != _ink("\N{REPLACEMENT CHARACTER}"):
+            return candidate
+    return ""
+
+
+def _ink(letter: str) -> bytes:
+    return bytes(_font(16).getmask(letter, "L"))
 
 
 @functools.lru_cache(maxsize=2)

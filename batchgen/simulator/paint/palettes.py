@@ -25,14 +25,16 @@ class Palette(Value, frozen=True, kw_only=True):
     light: Colour
     """The sun, the moon, the windows."""
     accent: Colour
+    """What catches the eye; a colour named in the prompt takes its place."""
+    warmth: Colour
+    """Of the sun's lower edge."""
     paper: Colour = (246, 241, 231)
     ink: Colour = (52, 48, 60)
 
 
 def _palette(sky: str, things: str, light: str, accent: str) -> Palette:
-    return Palette(
-        sky=_colours(sky), things=_colours(things), light=_colours(light)[0], accent=_colours(accent)[0]
-    )
+    (bright,), (striking,) = _colours(light), _colours(accent)
+    return Palette(sky=_colours(sky), things=_colours(things), light=bright, accent=striking, warmth=striking)
 
 
 DAY = (

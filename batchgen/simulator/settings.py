@@ -1,0 +1,98 @@
+"""
+What is the simulated endpoint told to be like?
+
+A job file's `[simulator]` table, with `[simulator.faults]`, has these names.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from batchgen.errors import InputError
+from batchgen.records import Value
+
+
+class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often what goes wrong, as rates from 0 to 1; what a request can suffer adds up to 1 at most."""
+
+    reset_before: float = 0.0
+    """The connection is refused or reset before the request is read: free."""
+    rate_limited: float = 0.0
+    """429 of the minute."""
+    daily_quota: float = 0.0
+    """429 of the day."""
+    overloaded: float = 0.0
+    """503."""
+    server_error: float = 0.0
+    """500."""
+    reset_after: float = 0.0
+    """The connection is reset after the request was read: billed."""
+    truncated: float = 0.0
+    """The connection closes in the middle of the body: billed."""
+    hang: float = 0.0
+    """No answer until the client gives up: billed."""
+    bad_json: float = 0.0
+    """A whole body that is half a JSON document: billed."""
+    bad_base64: float = 0.0
+    """A picture that is no base64: billed."""
+    corrupt: float = 0.0
+    """A picture that does not decode: billed."""
+    refusal: float = 0.0
+    """200 with `content_filter` and no picture; input and text are billed."""
+    no_image: float = 0.0
+    """200 with words only; input and text are billed."""
+    draft: float = 0.0
+    """A draft in front of the picture; not billed, and not part of the sum."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"fault {name}: {getattr(self, name)} is no rate from 0 to 1")
+        if (total := sum(rate for _, rate in self.exclusive())) > 1 + 1e-9:
+            raise InputError(f"faults: the rates add up to {total:g}; they may reach 1")
+
+    def exclusive(self) -> list[tuple[str, float]]:
+        """The faults of which a request that was read suffers one at most."""
+        apart = ("reset_before", "draft")
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in apart]
+
+
+class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the endpoint is like."""
+
+    seed: int = 0
+    """
+    Throws the dice, together with the request's content and how often this process was asked for it. Never
+    with time or order: a fresh process throws the same. (Only `reset_before` goes by order: nothing was
+    read yet.)
+    """
+    calm: int = 0
+    """Requests that suffer no fault, before the first one that may; each process counts its own."""
+    rpm: float | None = None
+    """Requests a minute; None for no limit."""
+    ipm: float | None = None
+    """Pictures a minute."""
+    burst: int = 10
+    """Requests (pictures) that fit at once."""
+    latency: float = 1.0
+    """1.0: medians of 12 s (flash) and 25 s (pro); 0.0: none."""
+    faults: Faults = Faults()
+    shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
+    """Where the picture stands in the answer; see `bodies`."""
+    key: str | None = None
+    """The bearer key; None takes any, '' asks for none."""
+    size: Literal["1K", "2K", "4K"] = "1K"
+    paint: bool = True
+    """False: every picture is the same small one, for speed."""
+    details: bool = True
+    """False: the usage is a sum that does not tell text from picture."""
+
+    def __post_init__(self) -> None:
+        least = {"calm": 0, "burst": 1, "latency": 0}
+        for name, lowest in least.items():
+            if not getattr(self, name) >= lowest:
+                raise InputError(f"simulator {name}: {getattr(self, name)} is less than {lowest}")
+        for name in ("rpm", "ipm"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise InputError(f"simulator {name}: {rate} is not above 0")
