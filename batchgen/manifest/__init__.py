@@ -34,7 +34,8 @@ def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | Non
     with tables.opened(source, stdin, problems) as table:
         rows = Rows(table.schema, reading, problems)
         problems.stop()
-        with Draft(snapshot, rows.schema) as draft:
+        identified = rows.id_column is not None
+        with Draft(snapshot, rows.schema, identified=identified) as draft:
             for batch in table.batches:
                 for part in rows.normalise(batch):
                     draft.add(part)
@@ -42,10 +43,17 @@ def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | Non
             if not draft.rows and not problems:
                 problems.add("the table has no rows")
             if rows.id_column is not None:
-                draft.check_ids(rows.id_column, problems)
+                draft.check_ids(rows.id_column, _other_ids(table.schema.names), problems)
             problems.stop()
             draft.publish()
     return Manifest(snapshot)
+
+
+def _other_ids(names: list[str]) -> str:
+    """What may be taken for the ids where they repeat: a former table has a row for each variant."""
+    if "task_key" not in names:
+        return ""
+    return "; this looks like a table of results, whose keys are: --column id=task_key"
 
 
 def read_ids(path: str) -> frozenset[str]:

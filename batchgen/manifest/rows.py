@@ -8,6 +8,7 @@ ones as they were under a prefix that none of ours has.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,19 +29,21 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens")
 """Ours. Every other column of a manifest is carried to the results."""
 CARRIED: Final = "carried:"
+DIGEST: Final = 16
+"""Bytes of a content's hash."""
 MARK_ID: Final = "\0i"
 MARK_VARIANT: Final = "\0v"
 """Stand in a stored name for what is told per task; no cell can hold a nul character."""
 
 _WHOLE: Final = r"^[0-9]{1,9}(\.0+)?$"
 _REAL: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
-_BATCH_ROWS: Final = 4096
+_BATCH_ROWS: Final = 8192
 _BATCH_BYTES: Final = 8 << 20
 
 SCHEMA: Final = pa.schema(
     [
         ("id", pa.string()),
-        ("digest", pa.string()),
+        ("digest", pa.binary(DIGEST)),
         ("variants", pa.int32()),
         ("name", pa.string()),
         ("model", pa.string()),
@@ -111,7 +114,7 @@ class Rows:
         for ours, name in self._ours.items():
             self._check_type(ours, table.field(name).type if table.names.count(name) == 1 else pa.null())
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Of the batches `normalise` gives."""
         carried = [self._table.field(name).remove_metadata() for name in self._carried]
@@ -124,6 +127,7 @@ class Rows:
 
     def normalise(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Check a batch and give it as the snapshot has it, in stretches of bounded size."""
+        self._check_text(batch)
         added = len(self._reading.system or "") + len(self._reading.template or "")
         width = batch.nbytes // max(1, batch.num_rows) + added
         step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (width + 1)))
@@ -133,12 +137,13 @@ class Rows:
             self._problems.start += part.num_rows
 
     def _normalised(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        self._check_text(batch)
         variants = self._number(batch, "variants", self._reading.variants)
         params = self._reading.params
         content = {
             "model": self._models(batch),
-            "system": self._default(self._text(batch, "system"), self._reading.system),
+            "system": self._default(
+                self._text(batch, "system"), pa.scalar(self._reading.system, pa.string())
+            ),
             "prompt": self._prompts(batch),
             "temperature": self._number(batch, "temperature", params.temperature),
             "top_p": self._number(batch, "top_p", params.top_p),
@@ -151,7 +156,8 @@ class Rows:
             "name": self._names(batch, variants),
             **content,
         }
-        columns = [ours[name] for name in SCHEMA.names] + [batch.column(name) for name in self._carried]
+        columns = [_spread(ours[name], batch.num_rows) for name in SCHEMA.names]
+        columns += [batch.column(name) for name in self._carried]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     # Which column is what
@@ -228,7 +234,7 @@ class Rows:
 
     def _check_text(self, batch: pa.RecordBatch) -> None:
         for field, column in zip(batch.schema, batch.columns, strict=True):
-            if not is_text(field.type):
+            if not is_text(field.type) or not _may_have_nul(column):
                 continue
             cells = texts(column, field.remove_metadata())
             nul = pc.match_substring(cells, "\0")
@@ -240,10 +246,10 @@ class Rows:
             )
             self._problems.add_where(pc.and_not(nul, undecodable), "a nul character; remove it", field.name)
 
-    def _text(self, batch: pa.RecordBatch, ours: str) -> pa.Array:
-        """Our column as text; null where it is not given."""
+    def _text(self, batch: pa.RecordBatch, ours: str) -> pa.Array | pa.Scalar:
+        """Our column as text, null where it is not given; one null for all where there is no such column."""
         if ours not in self._ours:
-            return pa.nulls(batch.num_rows, pa.string())
+            return pa.scalar(None, pa.string())
         name = self._ours[ours]
         field = self._table.field(name)
         cells = texts(batch.column(name), field)
@@ -253,13 +259,15 @@ class Rows:
         return pc.if_else(_blank(cells), pa.scalar(None, pa.string()), cells)
 
     @staticmethod
-    def _default(cells: pa.Array, value: object) -> pa.Array:
-        return cells if value is None else pc.fill_null(cells, pa.scalar(value, cells.type))
+    def _default(cells: pa.Array | pa.Scalar, value: pa.Scalar) -> pa.Array | pa.Scalar:
+        if isinstance(cells, pa.Scalar):
+            return value
+        return pc.fill_null(cells, value) if value.is_valid else cells
 
-    def _number(self, batch: pa.RecordBatch, ours: str, default: float | None) -> pa.Array:
+    def _number(self, batch: pa.RecordBatch, ours: str, default: float | None) -> pa.Array | pa.Scalar:
         span = _RANGES[ours]
         if ours not in self._ours:
-            return pa.repeat(pa.scalar(default, span.type), batch.num_rows)
+            return pa.scalar(default, span.type)
         cells = pc.utf8_trim_whitespace(self._text(batch, ours))
         good = pc.match_substring_regex(cells, span.pattern)
         read = pc.if_else(good, pc.replace_substring_regex(cells, r"^\+", ""), pa.scalar(None, pa.string()))
@@ -271,15 +279,18 @@ class Rows:
         self._problems.add_where(
             bad, lambda row: f"expected {span.words}, got {quoted(cells[row])}", self._ours[ours]
         )
-        return self._default(numbers, default)
+        return self._default(numbers, pa.scalar(default, span.type))
 
-    def _ids(self, batch: pa.RecordBatch) -> pa.Array:
+    def _ids(self, batch: pa.RecordBatch) -> pa.Array | pa.Scalar:
         cells = self._text(batch, "id")
         if "id" in self._ours:
             self._problems.add_where(pc.is_null(cells), "missing id; every row needs one", self._ours["id"])
         return cells
 
-    def _models(self, batch: pa.RecordBatch) -> pa.Array:
+    def _models(self, batch: pa.RecordBatch) -> pa.Array | pa.Scalar:
+        usual = pa.scalar(self._reading.model, pa.string())
+        if "model" not in self._ours:
+            return usual
         cells = self._text(batch, "model")
         known = self._reading.models
         coded = pc.utf8_trim_whitespace(cells).dictionary_encode()
@@ -290,9 +301,9 @@ class Rows:
         self._problems.add_where(
             unknown,
             lambda row: f"unknown model {quoted(cells[row])}{nearest(cells[row].as_py(), known or ())}",
-            self._ours.get("model"),
+            self._ours["model"],
         )
-        return self._default(models, self._reading.model)
+        return self._default(models, usual)
 
     def _prompts(self, batch: pa.RecordBatch) -> pa.Array:
         if self._template is None:
@@ -309,7 +320,7 @@ class Rows:
             self._problems.add_where(blank, "the prompt template gives an empty prompt")
         return cells
 
-    def _names(self, batch: pa.RecordBatch, variants: pa.Array) -> pa.Array:
+    def _names(self, batch: pa.RecordBatch, variants: pa.Array | pa.Scalar) -> pa.Array:
         first = self._problems.start + 1
         own: dict[str, pa.Array | str] = {"id": MARK_ID, "variant": MARK_VARIANT}
         if "row" in self._name.names:
@@ -331,9 +342,9 @@ class Rows:
         return template.render(cells, batch.num_rows)
 
 
-def digests(content: Mapping[str, pa.Array]) -> pa.Array:
+def digests(content: Mapping[str, pa.Array | pa.Scalar]) -> pa.Array:
     r"""
-    BLAKE2b-128 in hex of what each row sends.
+    BLAKE2b-128 of what each row sends; a scalar is what all rows send, and one column has no nulls.
 
     A contract with ledgers on disk: the hashed bytes are the UTF-8 of the `field=value` of all fields that
     are given, in the order model, system, prompt, temperature, top_p, max_tokens, joined by one nul
@@ -341,20 +352,60 @@ def digests(content: Mapping[str, pa.Array]) -> pa.Array:
     field that is not given leaves nothing, so that fields which are added one day do not change the keys of
     rows without them.
     """
-    fields = [
-        pc.binary_join_element_wise(f"{name}=", texts(column, pa.field(name, column.type)), "")
-        for name, column in content.items()
-    ]
-    joined = pc.binary_join_element_wise(*fields, "\0", null_handling="skip").cast(pa.binary())
-    hashed = b"".join([blake2b(row, digest_size=16).digest() for row in joined.to_pylist()])
-    return hex_texts(hashed, 16)
+    lead = ""
+    parts: list[pa.Array | str] = []
+    for name, cells in content.items():
+        if isinstance(cells, pa.Scalar):
+            given = texts(pa.array([cells.as_py()], cells.type), pa.field(name, cells.type))[0].as_py()
+            if given is not None and not parts:
+                lead += f"{name}={given}\0"
+            elif given is not None:
+                parts.append(f"{name}={given}")
+        elif parts or cells.null_count:
+            told = texts(cells, pa.field(name, cells.type))
+            parts.append(pc.binary_join_element_wise(f"{name}=", told, ""))
+        else:
+            lead += f"{name}="
+            parts.append(texts(cells, pa.field(name, cells.type)))
+    joined = pc.binary_join_element_wise(*parts, "\0", null_handling="skip") if parts[1:] else parts[0]
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(DIGEST), len(joined), [None, pa.py_buffer(hashes(joined, lead.encode()))]
+    )
+
+
+def hashes(cells: pa.Array, lead: bytes = b"") -> bytes:
+    """BLAKE2b-128 of each text behind `lead`, laid end to end."""
+    # A copy of a hash in the making takes half the time of a new one.
+    copied, hashed = blake2b(lead, digest_size=DIGEST).copy, []
+    for cell in cells.cast(pa.binary()).to_pylist():
+        one = copied()
+        one.update(cell)
+        hashed.append(one.digest())
+    return b"".join(hashed)
+
+
+def _spread(cells: pa.Array | pa.Scalar, rows: int) -> pa.Array:
+    return cells if isinstance(cells, pa.Array) else pa.repeat(cells, rows)
+
+
+def _may_have_nul(column: pa.Array) -> bool:
+    """A quick look at all cells at once: where it finds one, or cannot look, each needs a closer one."""
+    if not pa.types.is_string(column.type):
+        return True
+    _, offsets, data = column.buffers()
+    if data is None or not len(column):
+        return False
+    places = memoryview(offsets).cast("i")
+    start, stop = places[column.offset], places[column.offset + len(column)]
+    return b"\0" in data.slice(start, stop - start).to_pybytes()
 
 
 def _blank(cells: pa.Array) -> pa.Array:
     return pc.or_(pc.equal(cells, ""), pc.utf8_is_space(cells))
 
 
-def hex_texts(hashed: bytes, width: int) -> pa.Array:
-    """Digests of `width` bytes laid end to end, as hex."""
+def hex_texts(hashed: bytes | memoryview) -> pa.Array:
+    """Hashes that lie end to end, as hex."""
     data = pa.py_buffer(hashed.hex().encode())
-    return pa.Array.from_buffers(pa.binary(2 * width), len(hashed) // width, [None, data]).cast(pa.string())
+    kind = pa.binary(2 * DIGEST)
+    return pa.Array.from_buffers(kind, len(hashed) // DIGEST, [None, data]).cast(pa.string())

@@ -8,29 +8,27 @@ manifest meanwhile changes nothing.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from functools import cached_property
-from hashlib import blake2b
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from batchgen.errors import StorageError
 from batchgen.manifest.problems import KEPT, quoted
-from batchgen.manifest.rows import CARRIED, MARK_ID, MARK_VARIANT, hex_texts
+from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
+from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
 from batchgen.records import Params, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from batchgen.manifest.problems import Problems
@@ -39,6 +37,7 @@ _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
 _TASKS: Final = b"batchgen:tasks"
 _FAULTS: Final = (pa.ArrowException, OSError)
+_ONE: Final = pa.scalar(1, pa.int32())
 
 
 class Batch:
@@ -90,9 +89,13 @@ class Batch:
     @cached_property
     def _keys(self) -> pa.Array:
         occurrence = self._rows.column("occurrence").cast(pa.string())
-        return pc.binary_join_element_wise(
-            self._rows.column("digest"), occurrence, self._variants.cast(pa.string()), "-"
-        )
+        return pc.binary_join_element_wise(self._digests, occurrence, self._variants.cast(pa.string()), "-")
+
+    @cached_property
+    def _digests(self) -> pa.Array:
+        column = self._rows.column("digest")
+        start = column.offset * DIGEST
+        return hex_texts(memoryview(column.buffers()[1])[start : start + len(column) * DIGEST])
 
     @cached_property
     def _ids(self) -> pa.Array:
@@ -102,9 +105,7 @@ class Batch:
         occurrence = self._rows.column("occurrence")
         later = pc.binary_join_element_wise("-", occurrence.cast(pa.string()), "")
         suffix = pc.if_else(pc.greater(occurrence, 1), later, "")
-        return pc.binary_join_element_wise(
-            pc.utf8_slice_codeunits(self._rows.column("digest"), 0, 16), suffix, ""
-        )
+        return pc.binary_join_element_wise(pc.utf8_slice_codeunits(self._digests, 0, 16), suffix, "")
 
 
 _TASK_COLUMNS: Final = ("name", "model", "prompt", "system", "temperature", "top_p", "max_tokens")
@@ -164,10 +165,6 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
         yield Batch(rows.take(pa.array(indices, pa.int32())), pa.array(variants, pa.int32()), carried)
 
 
-def _int32(values: array[int]) -> pa.Array:
-    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
-
-
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Whatever Arrow or the disk says about the snapshot, as a message with its path."""
@@ -177,39 +174,41 @@ def _told(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: the copy of the manifest cannot be written or read: {error}") from error
 
 
-def _groups(path: Path) -> Iterator[pa.RecordBatch]:
-    """The row groups of a snapshot, one at a time."""
+def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The row groups of a snapshot, one at a time; all columns, or some in the given order."""
     with contextlib.ExitStack() as stack:
         with _told(path):
             file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
         for index in range(file.num_row_groups):
             with _told(path):
-                batches = file.read_row_group(index, use_threads=False).combine_chunks().to_batches()
+                group = file.read_row_group(index, columns, use_threads=False)
+                batches = group.select(columns or group.column_names).combine_chunks().to_batches()
             yield from batches
 
 
 class Draft:
     """
-    A snapshot in the making: temporary files beside its place, gone again unless `publish` is reached.
+    A snapshot in the making: a temporary file beside its place, gone again unless `publish` is reached.
 
-    The rows wait in an Arrow stream until the last one is known, because only then is each one's occurrence.
-    What is held in memory is eight bytes a row for its content and eight for its id.
+    It is the snapshot itself if every row's content is there once; otherwise its rows are numbered when the
+    last one is known. What is held in memory is eight bytes a row for its content and eight for its id.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, identified: bool) -> None:
+        """:param identified: whether the rows bring ids."""
         self._path = path
-        self._schema = schema
+        self._identified = identified
+        self._schema = schema.append(pa.field("occurrence", pa.int32()))
         self._contents = array("Q")
         self._ids = array("q")
         self._tasks = 0
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with _told(self._path):
-            self._waiting = self._temporary()
-            self._sink = pa.OSFile(str(self._waiting), "wb")
-            options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-            self._writer = pyarrow.ipc.new_stream(self._sink, self._schema, options=options)
+        with contextlib.ExitStack() as files, _told(self._path):
+            self._file = temporary(self._path, files)
+            self._writer = self._open(self._file, files)
+            self._files = files.pop_all()
         return self
 
     def __exit__(
@@ -217,22 +216,31 @@ class Draft:
     ) -> None:
         self._files.close()
 
-    def _temporary(self) -> Path:
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        os.close(descriptor)
-        self._files.callback(Path(name).unlink, missing_ok=True)
-        return Path(name)
+    def _open(self, path: Path, files: contextlib.ExitStack) -> pq.ParquetWriter:
+        """A writer of rows with their occurrence. Left half-way, it is closed without a word."""
+        writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="snappy",
+            use_dictionary=["model", "system", "name"],
+            write_statistics=False,
+        )
+        files.callback(_close_quietly, writer)
+        return writer
+
+    def _close(self, writer: pq.ParquetWriter) -> None:
+        writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks)})
+        writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Append normalised rows."""
-        digests = bytes.fromhex("".join(batch.column("digest").to_pylist()))
-        self._contents.extend(memoryview(digests).cast("Q")[::2])
-        ids = batch.column("id")
-        if not ids.null_count:
-            self._ids.extend(map(hash, ids.to_pylist()))
+        digests = memoryview(batch.column("digest").buffers()[1]).cast("Q")
+        self._contents.frombytes(digests[::2].tobytes())
+        if self._identified:
+            self._ids.extend(map(hash, batch.column("id").to_pylist()))
         self._tasks += pc.sum(batch.column("variants")).as_py() or 0
         with _told(self._path):
-            self._writer.write_batch(batch)
+            self._writer.write_batch(batch.append_column("occurrence", pa.repeat(_ONE, batch.num_rows)))
         # Arrow's allocator keeps what is freed: 30 MB in a million rows.
         pa.default_memory_pool().release_unused()
 
@@ -244,133 +252,103 @@ class Draft:
     def close(self) -> None:
         """No row is added any more."""
         with _told(self._path):
-            self._writer.close()
-            self._sink.close()
+            self._close(self._writer)
 
-    def check_ids(self, column: str, problems: Problems) -> None:
-        """Note every row whose id an earlier row has."""
-        found = _repeated(self._ids)
+    def check_ids(self, column: str, hint: str, problems: Problems) -> None:
+        """Note every row whose id an earlier row has; `hint` says what else may be the id."""
+        found = repeated(self._ids)
         self._ids = array("q")
         if not found:
             return
-        ranked = _rank(self._fetch(found, _only_ids), "id")
-        again = ranked.filter(pc.greater(ranked["occurrence"], 1)).sort_by("row")
-        problems.count(again.num_rows - KEPT)
-        for row in again.slice(0, KEPT).to_pylist():
-            other = problems.row(row["first"])
-            problems.add(
-                f"id {quoted(row['id'])} is also that of row {other}; ids are unique",
-                row=problems.row(row["row"]),
-                column=column,
-            )
+        first: list[tuple[int, int, str]] = []
+        count = 0
+        chosen = (batch.drop_null() for batch in self._chosen(found, ["id"]))
+        with _told(self._path):
+            for _, again in _in_groups(ordered(chosen, self._path)):
+                _, original = next(again)
+                for text, row in again:
+                    count += 1
+                    insort(first, (row, original, text))
+                    del first[KEPT:]
+        problems.count(count - KEPT)
+        for row, original, text in first:
+            message = f"id {quoted(text)} is also that of row {problems.row(original)}; ids are unique{hint}"
+            problems.add(message, row=problems.row(row), column=column)
 
     def publish(self) -> None:
         """Number the rows of equal content and put the snapshot in its place."""
-        repeated = _repeated(self._contents)
-        numbers = self._number(repeated) if repeated else array("i")
+        found = repeated(self._contents)
+        count = len(self._contents)
         self._contents = array("Q")
         with _told(self._path):
-            final = self._temporary()
-            writer = pq.ParquetWriter(
-                final,
-                self._schema.append(pa.field("occurrence", pa.int32())),
-                compression="snappy",
-                use_dictionary=["model", "system", "name"],
-                write_statistics=False,
-            )
-            writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks)})
-        start = 0
-        with writer:
-            for batch in self._read():
-                stop = start + batch.num_rows
-                occurrence = array("i", [1]) * batch.num_rows
-                for index in range(bisect_left(repeated, start), bisect_left(repeated, stop)):
-                    occurrence[repeated[index] - start] = numbers[index]
-                start = stop
-                with _told(self._path):
-                    writer.write_batch(batch.append_column("occurrence", _int32(occurrence)))
-        with _told(self._path):
-            final.replace(self._path)
+            if found:
+                self._number(self._occurrences(found, count))
+            self._file.replace(self._path)
 
-    def _number(self, rows: array[int]) -> array[int]:
+    def _occurrences(self, found: array[int], count: int) -> array[int]:
         """
-        Which occurrence of its content each of these rows is.
+        Which occurrence of its content each row is.
 
         They are counted by id, shorter ones first, so that a row appended with the next number changes none
         of those before it; without ids, by a hash of all cells; where those agree too, the rows are the same.
         """
-        ranked = _rank(self._fetch(rows, _order), "content", "length", "order")
-        return array("i", ranked.sort_by("row")["occurrence"].to_pylist())
+        carried = [name for name in self._schema.names if name.startswith(CARRIED)]
+        names = ["digest", "id", *(() if self._identified else ("variants", "name", *carried))]
+        numbers = array("i", [1]) * count
+        for _, same in _in_groups(ordered(map(_order, self._chosen(found, names)), self._path)):
+            for number, cells in enumerate(same, start=1):
+                numbers[cells[-1]] = number
+        return numbers
 
-    def _read(self) -> Iterator[pa.RecordBatch]:
-        with contextlib.ExitStack() as stack:
-            with _told(self._path):
-                source = stack.enter_context(pa.OSFile(str(self._waiting)))
-                reader = stack.enter_context(pyarrow.ipc.open_stream(source))
-            while True:
-                with _told(self._path):
-                    try:
-                        batch = reader.read_next_batch()
-                    except StopIteration:
-                        return
-                yield batch
-
-    def _fetch(self, rows: array[int], select: Callable[[pa.RecordBatch], pa.RecordBatch]) -> pa.Table:
-        """What `select` makes of these rows, which are in ascending order, and their numbers as `row`."""
+    def _number(self, numbers: array[int]) -> None:
+        """Write the file anew, with the occurrences in it."""
+        former, self._file = self._file, temporary(self._path, self._files)
+        writer = self._open(self._file, self._files)
         start = 0
-        found = []
-        for batch in self._read():
-            wanted = rows[bisect_left(rows, start) : bisect_left(rows, start + batch.num_rows)]
+        for batch in _groups(former):
+            stop = start + batch.num_rows
+            place = batch.schema.get_field_index("occurrence")
+            writer.write_batch(
+                batch.set_column(place, "occurrence", pa.array(numbers[start:stop], pa.int32()))
+            )
+            start = stop
+        self._close(writer)
+
+    def _chosen(self, rows: array[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of these rows, which are in ascending order, and their numbers as `row`."""
+        start = 0
+        for batch in _groups(self._file, columns):
+            stop = start + batch.num_rows
+            wanted = rows[bisect_left(rows, start) : bisect_left(rows, stop)]
             if wanted:
-                numbers = pa.array(wanted, pa.uint64())
-                part = select(batch.take(pc.subtract(numbers, start)))
-                found.append(part.append_column("row", numbers))
-            start += batch.num_rows
-        return pa.Table.from_batches(found)
+                numbers = pa.array(wanted, pa.uint32())
+                yield batch.take(pc.subtract(numbers, start)).append_column("row", numbers)
+            start = stop
 
 
-def _only_ids(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.select(["id"])
+def _close_quietly(writer: pq.ParquetWriter) -> None:
+    with contextlib.suppress(*_FAULTS):
+        writer.close()
 
 
 def _order(batch: pa.RecordBatch) -> pa.RecordBatch:
     """What rows are counted by: content, then length and text of the id, or a hash of the cells."""
-    content = pc.utf8_slice_codeunits(batch.column("digest"), 0, 16)
     order = batch.column("id")
     if order.null_count:
-        names = ["variants", "name", *(name for name in batch.schema.names if name.startswith(CARRIED))]
+        names = [name for name in batch.schema.names if name not in {"digest", "id", "row"}]
         cells = [texts(batch.column(name), batch.schema.field(name)) for name in names]
         marked = [pc.binary_join_element_wise("=", pc.fill_null(cell, MARK_ID), "") for cell in cells]
-        joined = pc.binary_join_element_wise(*marked, "\0").cast(pa.binary()).to_pylist()
-        order = hex_texts(b"".join([blake2b(row, digest_size=16).digest() for row in joined]), 16)
-    columns = {"content": content, "length": pc.binary_length(order), "order": order}
-    return pa.RecordBatch.from_pydict(columns)
+        order = hex_texts(hashes(pc.binary_join_element_wise(*marked, "\0")))
+    return pa.RecordBatch.from_pydict(
+        {
+            "digest": batch.column("digest"),
+            "length": pc.binary_length(order),
+            "order": order,
+            "row": batch.column("row"),
+        }
+    )
 
 
-def _repeated(values: array[int]) -> array[int]:
-    """The indices of all values that are there more than once, ascending."""
-    if not values:
-        return array("Q")
-    kind = pa.uint64() if values.typecode == "Q" else pa.int64()
-    numbers = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-    order = pc.sort_indices(numbers)
-    ordered = numbers.take(order)
-    same = pc.equal(ordered[1:], ordered[:-1])
-    no = pa.array([False])
-    several = pc.or_(pa.concat_arrays([same, no]), pa.concat_arrays([no, same]))
-    return array("Q", sorted(order.filter(several).to_pylist()))
-
-
-def _rank(table: pa.Table, group: str, *then: str) -> pa.Table:
-    """
-    The table in groups, with each row's `occurrence` in its group and the `first` row of that.
-
-    Within a group the order is `then`, and then the row.
-    """
-    table = table.sort_by([(name, "ascending") for name in (group, *then, "row")]).combine_chunks()
-    keys = table[group].combine_chunks()
-    position = pa.array(range(table.num_rows), pa.int64())
-    opens = pa.concat_arrays([pa.array([True]), pc.not_equal(keys[1:], keys[:-1])])
-    start = pc.cumulative_max(pc.if_else(opens, position, 0))
-    table = table.append_column("occurrence", pc.add(pc.subtract(position, start), 1))
-    return table.append_column("first", table["row"].take(start))
+def _in_groups(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, Iterator[tuple[Any, ...]]]]:
+    """Ordered rows by their first value."""
+    return groupby(rows, itemgetter(0))

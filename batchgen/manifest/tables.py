@@ -47,7 +47,9 @@ JSON: Final = {b"batchgen": b"json"}
 """Metadata of a column whose cells are JSON texts."""
 
 _BLOCK: Final = 5 << 18
-"""Bytes of a CSV read at a time: no row may be longer, and memory is some twenty times as much."""
+"""Bytes of a CSV read at a time at most: no row may be longer."""
+_USUAL_BLOCK: Final = 1 << 18
+"""Read at a time as long as rows are shorter; memory is some twenty times as much."""
 _LONGEST: Final = 16 << 20
 """Bytes of a line of JSON."""
 _BATCH_ROWS: Final = 8192
@@ -164,6 +166,7 @@ class _Utf8:
         self._head = stream.read(4)
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._ended = False
+        self._quoted = False
         self._reading = threading.Lock()
         self.permits = threading.Semaphore(3)
         if self._head[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
@@ -186,15 +189,24 @@ class _Utf8:
             return b""
         data = self._head
         self._head = b""
-        while len(data) < size and (more := self._stream.read(size - len(data))):
-            data += more
-        self._ended = len(data) < size
+        for enough in (*range(_USUAL_BLOCK, size, _USUAL_BLOCK), size):
+            while len(data) < enough and (more := self._stream.read(enough - len(data))):
+                data += more
+            self._ended = len(data) < enough
+            if self._ended or self._has_end_of_row(data):
+                break
+        self._quoted ^= data.count(b'"') % 2 == 1
         text = self._decoder.decode(data, self._ended)
         try:
             valid = text.encode()
         except UnicodeEncodeError:
             valid = re.sub("[\udc80-\udcff]", UNDECODABLE, text).encode()
         return valid + f"\n{_END}\n".encode() if self._ended else valid
+
+    def _has_end_of_row(self, data: bytes) -> bool:
+        """Whether a row ends in a block: Arrow reads a row that lies across two, and none across three."""
+        last = data.rfind(b"\n")
+        return last >= 0 and (data.count(b'"', 0, last) % 2 == 1) is self._quoted
 
     def readable(self) -> bool:
         return True
