@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -22,6 +21,7 @@ from tests.nights import inline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from batchgen.manifest import Manifest
 
@@ -151,6 +151,19 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(ledger: Ledger, tmp_p
     with pytest.raises(StorageError, match=r"results\.parquet: .*; make room"):
         write(tmp_path, rows)
     assert pq.read_table(tmp_path / "results.parquet") == before
+
+
+def test_a_manifest_that_breaks_off_leaves_the_old_table_and_nothing_else(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    rows = manifest(tmp_path, "id,prompt\n" + "".join(f"r{n},p{n}\n" for n in range(20_000)))
+    before, _ = write(tmp_path, rows)
+    copy = tmp_path / "manifest.parquet"
+    copy.write_bytes(copy.read_bytes()[:-100])
+    with pytest.raises(StorageError, match=r"manifest\.parquet"):
+        write(tmp_path, rows)
+    assert pq.read_table(tmp_path / "results.parquet") == before
+    assert not (tmp_path / ".results.parquet.part").exists()
 
 
 def test_more_rows_than_a_batch_keep_their_order(ledger: Ledger, tmp_path: Path) -> None:

@@ -110,7 +110,14 @@ class Reader:
             "SELECT key, status, uncertain FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
             (_list(keys),),
         )
-        return {key: State(status=Status(status), uncertain=uncertain) for key, status, uncertain in rows}
+        shared: dict[tuple[str, int], State] = {}
+        found = {}
+        for key, status, uncertain in rows:
+            state = shared.get((status, uncertain))
+            if state is None:
+                state = shared[status, uncertain] = State(status=Status(status), uncertain=uncertain)
+            found[key] = state
+        return found
 
     def results(self, keys: Sequence[str]) -> list[Result | None]:
         """The results of these tasks in the given order; None for those the ledger has never seen."""
