@@ -117,7 +117,7 @@ def dog(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
 
 
 def rabbit(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
-    """Long ears, one of them bent by the wind."""
+    """Long ears and a white tail."""
     coat = dice.choice(((240, 232, 224), (206, 186, 168), (170, 160, 166)))
     dark = mix(coat, DARK, 0.25)
     _sky(canvas, dice, palette)

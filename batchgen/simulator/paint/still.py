@@ -182,10 +182,9 @@ def shoes(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
         canvas.fill([_moved(sole, x, y)], palette.paper, mix(palette.paper, palette.things[3], 0.35))
         heel: list[Point] = [(0.358, 0.51), (0.395, 0.505), (0.4, 0.685), (0.349, 0.685)]
         canvas.fill([_moved(heel, x, y)], mix(coat, palette.things[4], 0.45))
-        stripe: list[Point] = [(0.44, 0.685), (0.49, 0.6), (0.52, 0.61), (0.475, 0.685)]
-        canvas.fill([_moved(stripe, x, y)], palette.paper)
         laces = [[(0.46 + 0.03 * n, 0.535 + 0.022 * n), (0.5 + 0.03 * n, 0.52 + 0.026 * n)] for n in range(4)]
         canvas.stroke([_moved(lace, x, y) for lace in laces], 0.008, palette.paper)
+    canvas.fill([[(0.42, 0.685), (0.47, 0.6), (0.5, 0.61), (0.455, 0.685)]], palette.paper)
 
 
 def watch(canvas: Canvas, dice: random.Random, palette: Palette) -> None:
