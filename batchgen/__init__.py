@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from batchgen.version import __version__
+
 if TYPE_CHECKING:
     from batchgen.errors import (
         BatchgenError,
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from batchgen.job import Job
     from batchgen.purchase import Progress, Stop
     from batchgen.runner import Preview, Summary, preview, run
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchgenError",

@@ -33,9 +33,9 @@ import anyio.to_thread
 import httpx
 import msgspec
 
-from batchgen import __version__
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
+from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator

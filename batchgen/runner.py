@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import __version__, pricing, results
+from batchgen import pricing, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.errors import InputError
@@ -31,6 +31,7 @@ from batchgen.purchase import Purchase, Stop
 from batchgen.records import Params, Status, Value
 from batchgen.selection import gives_up, selected, wanted_again
 from batchgen.store import Store, write_whole
+from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

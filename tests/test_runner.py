@@ -367,3 +367,65 @@ def check(nights: Nights, summary: Summary) -> None:
 def summary_requests(nights: Nights) -> int:
     with closing(Reader(nights.directory / "ledger.db")) as reader:
         return reader.totals().requests
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/abs",
+    "CON",
+    "a" * 300,
+    "A",
+    "a",
+    "x/y",
+    "..",
+    "nul.txt",
+    "naïve",
+    "nai\u0308ve",
+    "🎨",
+    ".hidden",
+]
+
+
+def test_hostile_ids_become_files_of_their_own_inside_the_run_directory(nights: Nights) -> None:
+    nights.write("id,prompt\n" + "".join(f"{name},picture {n}\n" for n, name in enumerate(HOSTILE)))
+    assert nights.run().exit_status == 0
+    table = nights.table()
+    assert [row["id"] for row in table] == HOSTILE
+    names = [row["file_name"] for row in table]
+    assert len({name.casefold() for name in names}) == len(HOSTILE)
+    for name in names:
+        path = (nights.directory / name).resolve()
+        assert path.is_relative_to(nights.directory.resolve() / "images")
+        assert path.is_file()
+
+
+def test_file_names_come_from_columns_when_asked(nights: Nights) -> None:
+    nights.write("id,prompt,category\na,one,shoes\nb,two,bags\n")
+    nights.run(name="{category}/{id}", variants=2)
+    assert [row["file_name"] for row in nights.table()] == [
+        "images/shoes/a-1.jpg",
+        "images/shoes/a-2.jpg",
+        "images/bags/b-1.jpg",
+        "images/bags/b-2.jpg",
+    ]
+
+
+def test_a_changed_name_template_buys_nothing_and_files_keep_their_names(nights: Nights) -> None:
+    nights.rows(3)
+    nights.run()
+    before = [row["file_name"] for row in nights.table()]
+    assert nights.run(name="other-{id}").bought == 0
+    assert [row["file_name"] for row in nights.table()] == before
+
+
+def test_cells_go_before_the_job(nights: Nights) -> None:
+    pro = "gemini-3-pro-image-preview"
+    nights.write(f"id,prompt,model,variants\na,one,{pro},\nb,two,,2\n")
+    nights.run()
+    assert [(row["id"], row["model"].split("-")[1]) for row in nights.table()] == [
+        ("a", "3"),
+        ("b", "3.1"),
+        ("b", "3.1"),
+    ]
+    assert set(nights.endpoint.account.models) == {pro, "gemini-3.1-flash-image-preview"}
+    assert sums(nights) == account(nights)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from batchgen import __version__
 from batchgen.errors import BatchgenError
+from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ _SIMULATE_EXAMPLES = """
 Examples:
   batchgen simulate --port 8080
   batchgen simulate --port 8080 --rpm 60 --fault overloaded=0.05 --fault refusal=0.02 --seed 7
-  BATCHGEN_API_KEY=any batchgen run prompts.csv --base-url http://127.0.0.1:8080/v1
+  BATCHGEN_API_KEY=any batchgen run prompts.csv --provider core-today --base-url http://127.0.0.1:8080/v1
 """
 
 
@@ -210,7 +210,8 @@ def models(*, provider: str | None, as_json: bool) -> int:
 @commands.command(context_settings=_CONTEXT, epilog=_SIMULATE_EXAMPLES)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: any free one.  [default: 0]")
 @click.option("--seed", type=int, default=0, help="Same seed, same pictures and faults.  [default: 0]")
-@click.option("--rpm", type=float, metavar="N", help="Enforce this quota.")
+@click.option("--rpm", type=float, metavar="N", help="Requests a minute, enforced.")
+@click.option("--ipm", type=float, metavar="N", help="Pictures a minute, enforced.")
 @click.option("--latency", type=float, default=1.0, metavar="X", help="Times the real models'.  [default: 1]")
 @click.option("--shape", default="S1", metavar="NAME", help="The answers' shape, or `mixed`.  [default: S1]")
 @click.option("--key", metavar="KEY", help="Take this key only.  [default: any]")
@@ -223,6 +224,7 @@ def models(*, provider: str | None, as_json: bool) -> int:
     callback=_pairs,
     help="How often something goes wrong: overloaded=0.05. Repeatable.",
 )
+@click.option("--calm", type=int, default=0, metavar="N", help="Requests before the first fault.")
 def simulate(*, port: int, **settings: object) -> int:
     """Serve the simulated endpoint on loopback, for any client: chat completions, models, its account."""
     from batchgen.cli import serving  # noqa: PLC0415

@@ -29,10 +29,11 @@ def simulate(settings: Mapping[str, object], *, port: int) -> int:
         wanted = msgspec.convert({**values, "faults": faults}, simulator.Settings, strict=False)
     except msgspec.ValidationError as cause:
         raise InputError(f"simulate: {cause}") from cause
-    serve(wanted, port=port, on_ready=_ready)
+    serve(wanted, port=port, on_ready=lambda url: _ready(url, wanted.key))
     return 0
 
 
-def _ready(url: str) -> None:
-    say(f"simulating on {url}; any key will do; Ctrl-C ends it")
-    say(f"  BATCHGEN_API_KEY=any batchgen run prompts.csv --base-url {url}/v1")
+def _ready(url: str, key: str | None) -> None:
+    say(f"simulating on {url}; {'its own key only' if key else 'any key will do'}; Ctrl-C ends it")
+    say("  BATCHGEN_API_KEY=… batchgen run prompts.csv --provider core-today \\")
+    say(f"    --base-url {url}/v1")
