@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import pricing, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen import pricing, results
 from batchgen.errors import InputError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
