@@ -5,11 +5,14 @@ A request has one moment that matters for money: the first byte of its body. Wha
 bought (`UNREACHABLE`), what is lost after it may have been (`UNCERTAIN`). `Client.post` awaits `sending`
 exactly there.
 
-httpx stays behind this module: what it raises becomes a `Failure`, what it returns becomes an `Answer`.
+httpx stays behind this module: what it raises becomes a `Failure`, what it returns becomes an `Answer`. Its
+values and its transport interface are used, its client is not: redirects, cookies and credentials are
+decided here, and a picture has fewer hands to go through.
 """
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import logging
 import math
@@ -23,22 +26,22 @@ import zlib
 from collections import deque
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import httpcore
 import httpx
 import msgspec
 
+from batchgen import __version__
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
-from batchgen.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
 _MIB = 2**20
@@ -46,23 +49,28 @@ _CONNECT = 10.0
 _CLOSE = 2.0
 _KEEP_ALIVE = 4.0
 """Seconds; most servers close an idle connection after five or more, and a request must not meet that."""
+_PIECE = 256 * 1024
+"""Bytes, at most, of an answer of known length that pass httpcore's layers at once: a piece has its price."""
 _SMALL = 64 * 1024
 """Bytes of an answer of unknown length that are read before it takes its turn in `Buffers`: a gateway may
 send its headers and blanks long before the picture, and must not hold a place all the while."""
-_UNKNOWN = 8 * _MIB
+_UNKNOWN = 16 * _MIB
 """Bytes claimed for the first answer of unknown length; later ones are taken to be as long as the last."""
 _REDIRECTS = 3
 _PAUSES = (0.5, 2.0)
 """Seconds between the tries of a download."""
-_LOST = (httpx.HTTPError, OSError, UnicodeError)
+_LOST = (
+    httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError,
+    httpcore.ProxyError, httpcore.UnsupportedProtocol, OSError, UnicodeError,
+)  # fmt: skip
 """What a lost request raises; some TLS errors and impossible names come as the standard library's own."""
 _PASSING = (ErrorClass.UNREACHABLE, ErrorClass.UNCERTAIN, ErrorClass.TRANSIENT)
-_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
+_LOGGERS = ("httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s\"'?]+")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 _AZURE_PLATFORM = ipaddress.IPv4Address("168.63.129.16")
 """Looks public, and only ever means the platform under a virtual machine."""
-_LEFT_OVER = attrgetter("stream._stream._httpcore_stream._stream._connection._h11_state.trailing_data")
+_LEFT_OVER = attrgetter("stream.inner._stream._connection._h11_state.trailing_data")
 """Bytes read beyond a response. No public name; were it gone, no connection is kept (a test would tell)."""
 
 
@@ -76,6 +84,8 @@ class Buffers:
     def __init__(self, capacity: int = 128 * _MIB) -> None:
         self._capacity = capacity
         self._held = 0
+        self.usual = _UNKNOWN
+        """Bytes to claim for an answer of unknown length."""
         self._queue: deque[tuple[int, anyio.Event]] = deque()
 
     @property
@@ -302,6 +312,126 @@ class _Identity:
         return (data,)
 
 
+class _Wire(httpcore.AsyncNetworkStream):
+    """
+    A connection that hands over larger pieces while it is known how many bytes are `due`.
+
+    httpcore asks for 64 KiB, TLS gives 16 KiB at a time, and each piece passes a dozen layers.
+    """
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._flight: _Flight | None = None
+        self._due = 0
+
+    def expect(self, due: int, flight: _Flight) -> None:
+        """The next `due` bytes belong to one body."""
+        self._due, self._flight = due, flight
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if not (self._due and self._flight):
+            return await self._inner.read(max_bytes, timeout)
+        pieces: list[bytes] = []
+        got, enough = 0, min(self._due, _PIECE // 2)
+        while got < enough:
+            piece = await self._inner.read(min(self._due, _PIECE), timeout)
+            if not piece:
+                break
+            pieces.append(piece)
+            got += len(piece)
+            self._due -= len(piece)
+            self._flight.received += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _Wire(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._inner.get_extra_info(info)
+
+
+class _Network(httpcore.AsyncNetworkBackend):
+    """The network, on asyncio and trio alike."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Wire(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of an answer, as httpcore gives it."""
+
+    def __init__(self, inner: AsyncIterable[bytes]) -> None:
+        self.inner = inner
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self.inner)
+
+    async def aclose(self) -> None:
+        await cast("httpx.AsyncByteStream", self.inner).aclose()
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """One connection, through a proxy if there is one."""
+
+    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
+        """:raises ImportError, ValueError, httpx.InvalidURL: the proxy cannot be used."""
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            proxy=None if proxy is None else _through(proxy),
+            max_connections=1,
+            max_keepalive_connections=1,
+            keepalive_expiry=_KEEP_ALIVE,
+            network_backend=_Network(),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._pool.handle_async_request(
+            httpcore.Request(
+                request.method,
+                _target(request.url),
+                headers=request.headers.raw,
+                content=cast("httpx.AsyncByteStream", request.stream),
+                extensions=request.extensions,
+            )
+        )
+        stream = _Stream(cast("AsyncIterable[bytes]", answer.stream))
+        return httpx.Response(
+            answer.status, headers=answer.headers, stream=stream, extensions=dict(answer.extensions)
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+def _target(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _through(proxy: str) -> httpcore.Proxy:
+    parsed = httpx.Proxy(proxy)
+    if parsed.url.scheme.startswith("socks"):
+        importlib.import_module("socksio")  # what httpcore needs for it
+    return httpcore.Proxy(_target(parsed.url), auth=parsed.raw_auth, headers=parsed.headers.raw)
+
+
 class _BadLinkError(Exception):
     """A link that is not followed, and why."""
 
@@ -333,7 +463,6 @@ class Client:
         self._tls = tls or TLS()
         self._transport = transport
         self._claim: Claim | None = None
-        self._usual = _UNKNOWN
         self._host = self._base.netloc.decode("ascii")
         self._headers = {
             "host": self._host,
@@ -354,7 +483,7 @@ class Client:
     async def __aenter__(self) -> Self:
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self._secret)
-        self._http = await self._open(self._base.scheme == "https", trust_env=True)
+        self._http = self._transport or await self._open(self._base, _proxy(self._base))
         return self
 
     async def __aexit__(
@@ -403,23 +532,13 @@ class Client:
         message = self._secret.redact(f"{_shown(url)}: {result.message}")[:500]
         return msgspec.structs.replace(result, kind=ErrorClass.DOWNLOAD, message=message)
 
-    async def _open(self, secure: bool, *, trust_env: bool, proxy: str | None = None) -> httpx.AsyncClient:
-        if secure and self._transport is None:
+    async def _open(self, url: httpx.URL, proxy: str | None) -> httpx.AsyncBaseTransport:
+        if url.scheme == "https":
             context = await anyio.to_thread.run_sync(self._tls.context)
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
         try:
-            return httpx.AsyncClient(
-                verify=context,
-                proxy=proxy,
-                trust_env=trust_env,
-                transport=self._transport,
-                timeout=httpx.Timeout(self._timeout, connect=min(_CONNECT, self._timeout / 2)),
-                limits=httpx.Limits(
-                    max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_ALIVE
-                ),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            )
+            return _Transport(context, proxy)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise InputError(f"the proxy named in the environment cannot be used: {error}") from error
 
@@ -429,7 +548,9 @@ class Client:
         flight = _Flight(self._host)
         stream = _Body(body, flight, sending)
         headers = self._headers | self._secret.headers() | {"content-length": str(len(body))}
-        request = httpx.Request("POST", f"{self._base}{path}", headers=headers, stream=stream)
+        request = httpx.Request(
+            "POST", f"{self._base}{path}", headers=headers, stream=stream, extensions=self._extensions()
+        )
         result: Answer | Failure | None = None
         with anyio.move_on_after(self._timeout) as flight.scope:
             try:
@@ -443,12 +564,16 @@ class Client:
             return msgspec.structs.replace(result, message=self._secret.redact(result.message)[:500])
         return result
 
+    def _extensions(self, **more: str) -> dict[str, object]:
+        seconds = dict.fromkeys(("read", "write", "pool"), self._timeout)
+        return {"timeout": {**seconds, "connect": min(_CONNECT, self._timeout / 2)}, **more}
+
     async def _exchange(
-        self, http: httpx.AsyncClient, request: httpx.Request, flight: _Flight, claim: Claim
+        self, http: httpx.AsyncBaseTransport, request: httpx.Request, flight: _Flight, claim: Claim
     ) -> Answer | Failure:
         # A request cancelled before it has a connection would keep its place in httpcore's pool for good.
         await anyio.lowlevel.checkpoint()
-        response = await http.send(request, stream=True)
+        response = await http.handle_async_request(request)
         flight.status = response.status_code
         try:
             return await self._read(response, flight, claim)
@@ -490,13 +615,13 @@ class Client:
                 elif claim.size < len(body) > _SMALL:
                     if not claim.size:
                         with flight.waiting():
-                            await claim.take(self._usual)
+                            await claim.take(max(self._buffers.usual, len(body)))
                     claim.resize(max(claim.size, len(body)))
         except _LOST:
             if not wrong:
                 raise
         claim.resize(len(body))
-        self._usual = max(len(body), _SMALL)
+        self._buffers.usual = max(len(body), _SMALL)
         return wrong or (body if decoder.complete else "the answer's compression ends too early")
 
     def _inflate(self, chunk: bytes, decoder: _Inflate | _Identity, body: bytearray) -> str:
@@ -543,7 +668,7 @@ class Client:
                 passing = answer.status in {408, 425, 429} or answer.status >= 500
                 kind = ErrorClass.TRANSIENT if passing else ErrorClass.DOWNLOAD
                 return flight.failure(f"HTTP {answer.status}", kind)
-            url = str(link.join(answer.headers["location"]))
+            url = _joined(link, answer.headers["location"])
         raise _BadLinkError(f"more than {_REDIRECTS} redirects")
 
     async def _get(self, link: httpx.URL, attempt: int, flight: _Flight, claim: Claim) -> Answer | Failure:
@@ -563,10 +688,10 @@ class Client:
             "connection": "close",
         }
         url = link.copy_with(host=address)
-        request = httpx.Request("GET", url, headers=headers, extensions={"sni_hostname": name})
+        request = httpx.Request("GET", url, headers=headers, extensions=self._extensions(sni_hostname=name))
         if self._transport:
             return await self._exchange(self._http, request, flight, claim)
-        async with await self._open(link.scheme == "https", trust_env=False, proxy=proxy) as http:
+        async with await self._open(link, proxy) as http:
             return await self._exchange(http, request, flight, claim)
 
 
@@ -574,8 +699,10 @@ async def _whole(response: httpx.Response, flight: _Flight, length: int, claim: 
     with flight.waiting():
         await claim.take(length)
     body = bytearray(length)
-    at = 0
+    at, wire = 0, response.extensions.get("network_stream")
     async for chunk in cast("httpx.AsyncByteStream", response.stream):
+        if at == 0 and isinstance(wire, _Wire):  # what had come with the headers is in this first chunk
+            wire.expect(length - len(chunk), flight)
         flight.received = end = at + len(chunk)
         body[at:end] = chunk
         at = end
@@ -620,6 +747,13 @@ def _base(base_url: str) -> httpx.URL:
             "the base URL must be http(s)://HOST[:PORT][/PATH], without a name, a key or a query in it"
         )
     return base
+
+
+def _joined(link: httpx.URL, location: str) -> str:
+    try:
+        return str(link.join(location))
+    except httpx.InvalidURL as error:
+        raise _BadLinkError(f"a redirect to something that is no URL: {error}") from error
 
 
 def _link(url: str) -> httpx.URL:

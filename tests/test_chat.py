@@ -767,3 +767,34 @@ def test_a_damaged_body_is_read_without_raising(answer: dict[str, Any], at: int,
 def test_hostile_text_is_searched_in_linear_time(content: str) -> None:
     holds(read(completion(content)))
     holds(read({"error": {"message": content}}, status=400))
+
+
+_ENDS = st.sampled_from(
+    ["", ")", ") and more", " more", "\nmore", "\n" + "A" * 60, '"', "'", "](x)", ' "t")', "\\", ">"]
+)
+
+
+@given(
+    before=st.sampled_from(["", "![a](", "![a](<", "see ", "[a](", '<img src="', "data:image/png;base64,x "]),
+    kind=st.sampled_from(["image/png", "image/svg+xml", "image/PNG", "image/", "text/plain"]),
+    junk=st.sampled_from(["", "", "", "=", "-", "%2B", "\n", " ", "ü", "A"]),
+    at=st.integers(0, 2000),
+    end=_ENDS,
+    twice=st.booleans(),
+)
+def test_a_large_data_url_means_the_same_whether_it_is_decoded_before_the_json_or_after(
+    before: str, kind: str, junk: str, at: int, end: str, *, twice: bool
+) -> None:
+    payload = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 6).decode()
+    url = f"{before}data:{kind};base64,{payload[:at]}{junk}{payload[at:]}{end}"
+    message = {"content": url * (1 + twice), "images": [{"image_url": {"url": url}}]}
+    body = json.dumps({"choices": [{"message": message}]}).encode()
+    later = body.replace(b";base64,", b";base64\\u002c")
+    assert later != body
+    assert chat.read(200, {}, body, now=0) == chat.read(200, {}, later, now=0)
+
+
+def test_what_only_looks_like_a_data_url_that_was_decoded_early_is_no_picture() -> None:
+    found = read(completion("![a](data:image/png;base64,lifted-0)"))
+    assert isinstance(found, Failure)
+    assert found.kind is ErrorClass.CORRUPT

@@ -14,7 +14,7 @@ import msgspec
 
 from batchgen.dialects import failures
 from batchgen.dialects.lenient import decode, mapping, sequence, string
-from batchgen.dialects.pictures import Pictures
+from batchgen.dialects.pictures import Pictures, lift
 from batchgen.dialects.usage import reported
 from batchgen.records import ErrorClass, Failure, Generation
 
@@ -67,6 +67,7 @@ def read(
     :param body: The whole body, as received.
     :param now: Seconds since 1970, for waits given as a time of day.
     """
+    body, lifted = lift(body)
     try:
         decoded = decode(body)
     except ValueError:
@@ -85,14 +86,14 @@ def read(
         return msgspec.structs.replace(failure, usage=reported(answer))
     if not answer.keys() & {"choices", "data", "candidates", "promptFeedback", "usageMetadata"}:
         return _unreadable(status, headers, body)
-    return _read(status, headers, answer)
+    return _read(status, headers, answer, lifted)
 
 
 class _Reading:
     """An answer while it is read: pictures and words in its order, and how it ended."""
 
-    def __init__(self) -> None:
-        self.pictures = Pictures()
+    def __init__(self, lifted: Mapping[str, bytes]) -> None:
+        self.pictures = Pictures(lifted)
         self.texts: list[str] = []
         self.reasons: list[str] = []
 
@@ -142,8 +143,10 @@ class _Reading:
             self.pictures.entry(part, draft=thought)
 
 
-def _read(status: int, headers: Mapping[str, str], answer: Mapping[str, Any]) -> Generation | Failure:
-    reading = _Reading()
+def _read(
+    status: int, headers: Mapping[str, str], answer: Mapping[str, Any], lifted: Mapping[str, bytes]
+) -> Generation | Failure:
+    reading = _Reading(lifted)
     for choice in sequence(answer.get("choices")):
         reading.choice(choice)
     reading.pictures.entry(sequence(answer.get("data")))

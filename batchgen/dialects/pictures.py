@@ -18,9 +18,10 @@ from batchgen.dialects.lenient import string
 from batchgen.records import EncodedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _DATA = "data:image/"
+_BEFORE_PAYLOAD = re.compile(rb"data:image/[a-z0-9.+-]{1,40};base64,")
 _BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _BARE_LENGTH = 1000
 _URL_LENGTH = 8192
@@ -58,10 +59,14 @@ _TYPE_KEYS = ("mimeType", "mime_type", "media_type")
 class Pictures:
     """The distinct pictures of one answer, gathered piece by piece in its order."""
 
-    def __init__(self) -> None:
+    def __init__(self, lifted: Mapping[str, bytes]) -> None:
+        """:param lifted: what `lift` took out of the answer."""
+        self._lifted = lifted
         self.broken = False
         """Something stood where a picture belongs and was none."""
-        self._inline: dict[bytes, bool] = {}
+        self._inline: list[
+            tuple[bytes, bool]
+        ] = []  # no dict: to hash a picture takes longer than to decode it
         self._links: dict[str, bool] = {}
 
     def text(self, text: str, *, draft: bool = False) -> str:
@@ -98,7 +103,7 @@ class Pictures:
         :param promote: Let the last draft be the picture when there is nothing else: endpoints mark their
             only picture so. False after a refusal, whose drafts are no answer.
         """
-        images = [EncodedImage(data=data, draft=draft) for data, draft in self._inline.items()]
+        images = [EncodedImage(data=data, draft=draft) for data, draft in self._inline]
         if all(image.draft for image in images):
             images += [EncodedImage(url=url, draft=draft) for url, draft in self._links.items()]
         if images and all(image.draft for image in images):
@@ -119,14 +124,17 @@ class Pictures:
     def _data_url(self, text: str, start: int, end: int, *, draft: bool) -> None:
         comma = text.find(",", start, min(end, start + _ALT_LENGTH))
         encoded = comma >= 0 and "base64" in text[start:comma].lower()
-        self._add(unbase64(text[comma + 1 : end]) if encoded else b"", draft=draft)
+        self._add(self._decoded(text[comma + 1 : end]) if encoded else b"", draft=draft)
+
+    def _decoded(self, payload: str, *, clean: bool = False) -> bytes:
+        return self._lifted.get(payload) or unbase64(payload, clean=clean)
 
     def _bare(self, whole: str, *, draft: bool) -> bool:
         """Take a text that is nothing but base64, or one data URL of whatever type."""
         header = whole[:_ALT_LENGTH].find(",") + 1 if whole.startswith("data:") else 0
         if header == 0 and (len(whole) < _BARE_LENGTH or not whole.startswith(_BASE64_OPENINGS)):
             return False
-        data = unbase64(whole[header:], clean=header > 0)
+        data = self._decoded(whole[header:], clean=header > 0)
         prose = header > 0 or " " in whole[:_BARE_LENGTH]
         if prose and not is_picture(data):
             return False
@@ -137,9 +145,9 @@ class Pictures:
         """Keep a picture once, at the last place where it stands as a final one."""
         if not is_picture(data):
             self.broken = True
-        elif len(self._inline) < _MOST and (not draft or data not in self._inline):
-            self._inline.pop(data, None)
-            self._inline[data] = draft
+        elif len(self._inline) < _MOST and not (draft and any(data == known for known, _ in self._inline)):
+            self._inline = [(known, marked) for known, marked in self._inline if known != data]
+            self._inline.append((data, draft))
 
     def _link(self, url: str, *, draft: bool) -> None:
         if len(url) > _URL_LENGTH or not _is_link(url):
@@ -176,6 +184,45 @@ class Pictures:
                 kept.append(text[position:end])
             position = end
         return "".join([*kept, text[position:]]) if kept else text
+
+
+def lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, bytes]]:
+    """
+    Take large data URLs out of the text of an answer before it is read as JSON.
+
+    So 30 MB need not become a string, and that one its parts. Only pictures in the standard form of base64,
+    up to a quote or a bracket, are taken: they mean the same either way. All else stays where it is.
+
+    :return: the text with a name in the place of each payload, and the decoded payloads by name.
+    """
+    parts: list[bytes | bytearray] = []
+    lifted: dict[str, bytes] = {}
+    position = 0
+    for start, end in _payloads(body):
+        try:
+            with memoryview(body) as whole, whole[start:end] as payload:
+                data = pybase64.b64decode(payload, validate=True)
+        except ValueError:
+            continue
+        name = f"lifted-{len(lifted)}"
+        lifted[name] = data
+        parts += [body[position:start], name.encode()]
+        position = end
+    return (b"".join([*parts, body[position:]]) if lifted else body), lifted
+
+
+def _payloads(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where the payloads of data URLs start and end that are worth the trouble."""
+    position = 0
+    for _ in range(_MOST):
+        opening = _BEFORE_PAYLOAD.search(body, position)
+        end = body.find(b'"', opening.end()) if opening is not None else -1
+        if opening is None or end < 0:
+            return
+        bracket = body.find(b")", opening.end(), end)
+        position = end if bracket < 0 else bracket
+        if position - opening.end() >= _BARE_LENGTH:
+            yield opening.end(), position
 
 
 def unbase64(text: str, *, clean: bool = False) -> bytes:
