@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from decimal import Decimal
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -29,19 +30,16 @@ _AT_ONCE = 1024
 MONEY = pa.decimal128(18, 9)
 CREDITS = pa.decimal128(18, 6)
 TIME = pa.timestamp("us", tz="UTC")
-IMAGES = pa.list_(
-    pa.struct(
-        [
-            ("file_name", pa.string()),
-            ("sha256", pa.string()),
-            ("mime", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("bytes", pa.int64()),
-            ("draft", pa.bool_()),
-        ]
-    )
-)
+_IMAGE = [
+    pa.field("file_name", pa.string()),
+    pa.field("sha256", pa.string()),
+    pa.field("mime", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("bytes", pa.int64()),
+    pa.field("draft", pa.bool_()),
+]
+IMAGES = pa.list_(pa.struct(_IMAGE))
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -202,15 +200,11 @@ def _file_names(results: Sequence[Result | None]) -> pa.Array:
 
 
 def _images(results: Sequence[Result | None]) -> pa.Array:
-    return pa.array(
-        [
-            []
-            if result is None
-            else [{name: getattr(image, name) for name in image.__struct_fields__} for image in result.images]
-            for result in results
-        ],
-        IMAGES,
-    )
+    images = [() if result is None else result.images for result in results]
+    every = [image for several in images for image in several]
+    columns = [pa.array([getattr(image, field.name) for image in every], field.type) for field in _IMAGE]
+    ends = pa.array(accumulate(map(len, images), initial=0), pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(columns, fields=_IMAGE), IMAGES)
 
 
 _ASKED = ("id", "variant", "prompt", "model", "task_key")
