@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from bench.servers import MODEL, serving
 
-FEW, MANY, ROUNDS, WORKERS = 30, 280, 4, 16
+FEW, MANY, ROUNDS, WORKERS = 30, 230, 3, 16
 BOUNDS = {"full": 1.6, "quick": 3.0}
 _SIDE = 590
 """Pixels of noise whose PNG has 1 MB."""
