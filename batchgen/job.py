@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from collections.abc import Iterable, Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +25,20 @@ from batchgen.records import Model, Provider, Value
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
+_WORDS = {
+    "str of length >= 1": "a text",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a table",
+    " >= ": " of at least ",
+    " <= ": " of at most ",
+    " > ": " above ",
+}
+"""What msgspec says, as a person would."""
 _Count = Annotated[int, msgspec.Meta(ge=1)]
-_Rate = Annotated[float, msgspec.Meta(gt=0)]
+_Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -71,9 +83,11 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ipm: _Rate | None = None
     tpm: _Rate | None = None
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
-    timeout: _Rate = 300.0
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
     """Seconds a request may take."""
-    budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    """The share of the last hundred tasks that may fail for good before the run stops."""
+    budget: _Rate | None = None
     """USD spent in this run directory, ever, at most."""
     check: Check = Check.FULL
 
@@ -130,6 +144,8 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     :param given: what flags and environment say; goes before the job file.
     :raises InputError: a value is missing, unknown or out of range.
     """
+    if Path(source).is_dir():
+        raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
     is_job = source.lower().endswith(".toml")
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
@@ -139,6 +155,25 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
         return msgspec.convert(values, Job)
     except msgspec.ValidationError as cause:
         raise InputError(_explained(source, stated, given, str(cause))) from cause
+
+
+def checked(job: Job) -> Job:
+    """
+    Return the job with its values checked, for jobs that a program made.
+
+    :raises InputError: a value is of the wrong kind or out of range.
+    """
+    values = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in _items(job)
+    }
+    try:
+        return msgspec.convert(values, Job)
+    except msgspec.ValidationError as cause:
+        raise InputError(_explained("Job", values, {}, str(cause))) from cause
+
+
+def _items(job: Job) -> Iterable[tuple[str, object]]:
+    return msgspec.structs.asdict(job).items()
 
 
 def directory(job: Job) -> Path:
@@ -174,7 +209,10 @@ def _provider(job: Job) -> Provider:
         return providers.override(providers.find(job.provider or "core-today"), job.models)
     at = providers.at_url(job.base_url)
     if job.provider is not None:
-        at = msgspec.structs.replace(providers.find(job.provider), base_url=at.base_url)
+        known = providers.find(job.provider)
+        if known.simulated:
+            raise InputError("--base-url: the simulator answers in this process; leave out one of the two")
+        at = msgspec.structs.replace(known, base_url=at.base_url)
     return providers.override(at, job.models)
 
 
@@ -211,4 +249,6 @@ def _explained(source: str, stated: Mapping[str, object], given: Mapping[str, ob
     value = given.get(key, stated.get(key))
     flag = f"--{key.replace('_', '-')}"
     where = f"{source}: {key}{match['rest']}" if key not in given else flag
+    for technical, plain in _WORDS.items():
+        what = what.replace(technical, plain)
     return f"{where}: {what[:1].lower()}{what[1:]}, got {value!r}"

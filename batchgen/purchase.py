@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("batchgen")
 
 _HEARTBEAT = 1.0
+_PATIENCE = 3600.0
+"""Seconds without any answer but "slow down" or "nobody there", after which a run is stopped."""
+_FIRST_PATIENCE = 60.0
+"""The same for an endpoint that has never answered in this run: its address is wrong, most likely."""
 _THREADS = 4
 """Enough to keep two cores busy with decoding; each holds a picture and a half in memory."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,6 +109,15 @@ class Counts:
         self.failed = 0
         self.requests = 0
         self.run_usd = ZERO
+
+
+def _stop(outcome: Outcome, where: str, *, reason: str | None = None) -> Stop:
+    kind = outcome.kind or ErrorClass.TRANSIENT
+    return Stop(
+        reason=reason or kind,
+        message=f"{where}: {outcome.message}",
+        remedy=retry.RULES[kind].remedy,
+    )
 
 
 def _first(several: BaseExceptionGroup[BatchgenError]) -> BatchgenError:
@@ -166,9 +179,16 @@ class Purchase:
         limit = None if job.budget is None else Decimal(str(job.budget))
         self._budget = Budget(limit, totals.cost_usd + totals.uncertain_usd)
         self._estimates: dict[str, Estimate] = {}
+        # What earlier runs paid: a resumed run needs not be as careful as a first one.
+        self._learned = {
+            model.id: reader.costs(model.id, most=Estimate.RECENT) for model in endpoint.provider.models
+        }
         self._settled = anyio.Event()
         self._models: dict[str, Model] = {}
         self._policy = retry.Policy(attempts=job.attempts)
+        self._health = retry.Health(job.max_failure_rate)
+        self._heard = 0.0
+        self._answered = False
         self._workers: list[Worker] = []
 
     def progress(self) -> Progress:
@@ -188,6 +208,7 @@ class Purchase:
     async def carry_out(self) -> None:
         """Buy what is missing until all is done, something stops the run, or a signal drains it."""
         source = self._items()
+        self._heard = anyio.current_time()
         failure: BatchgenError | None = None
         async with AsyncExitStack() as stack:
             await self._hire(stack)
@@ -309,8 +330,10 @@ class Purchase:
     ) -> float | None:
         """Account for an attempt, and do what follows from it; see `_attempt` for what comes back."""
         kind = outcome.kind
-        counts = kind is not ErrorClass.RATE
+        counts = kind is None or retry.RULES[kind].counts
         item.attempts += counts
+        if counts:
+            self._heard, self._answered = anyio.current_time(), True
         if kind is not None:
             item.by_kind[kind] += 1
         decision = self._decide(item, outcome)
@@ -354,25 +377,28 @@ class Purchase:
         """Do what was decided; the seconds until the task's next attempt, None when it is final."""
         if decision is None or outcome.kind is None:
             self.counts.succeeded += 1
+            self._health.ended(None)
             return None
-        match decision.action:
-            case Action.FAIL:
-                self.counts.failed += 1
-                return None
-            case Action.RETRY:
-                return decision.delay
-            case Action.COOL:
-                self._gate.cool(leave, outcome.retry_after)
-                return 0.0
-            case _:
-                self._halt(
-                    Stop(
-                        reason=outcome.kind,
-                        message=f"row {item.task.id}: {outcome.message}",
-                        remedy=retry.RULES[outcome.kind].remedy,
-                    )
-                )
-                return 0.0
+        if decision.action is Action.FAIL:
+            self.counts.failed += 1
+            against = self._health.ended(outcome.kind)
+            if against is not None:
+                self._halt(_stop(outcome, f"{against}; the latest, row {item.task.id}", reason="failures"))
+            return None
+        if decision.action is Action.STOP:
+            self._halt(_stop(outcome, f"row {item.task.id}"))
+        elif not retry.RULES[outcome.kind].counts:
+            self._bear(outcome)
+        if decision.action is Action.COOL:
+            self._gate.cool(leave, outcome.retry_after)
+        return decision.delay
+
+    def _bear(self, outcome: Outcome) -> None:
+        """Put up with answers that cost nothing and bring nothing, but not for ever."""
+        unheard = anyio.current_time() - self._heard
+        hopeful = self._answered or outcome.kind is ErrorClass.RATE
+        if unheard > (_PATIENCE if hopeful else _FIRST_PATIENCE):
+            self._halt(_stop(outcome, f"nothing else for {unheard / 60:.0f} minutes"))
 
     def _book(self, task: Task, outcome: Outcome, hold: Reservation) -> None:
         cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
@@ -395,8 +421,9 @@ class Purchase:
         row = task.id if task.variant == 1 else f"{task.id} ({task.variant})"
         if decision is None:
             logger.debug("row %s: done in %.1f s", row, outcome.latency)
-        elif decision.action is Action.RETRY:
-            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, outcome.message, decision.delay)
+        elif decision.action in {Action.RETRY, Action.COOL}:
+            wait = max(decision.delay, outcome.retry_after or 0.0)
+            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, outcome.message, wait)
         else:
             logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 
@@ -436,6 +463,8 @@ class Purchase:
         known = self._estimates.get(name)
         if known is None:
             known = self._estimates[name] = Estimate(pricing.careful(self._model(name)) or ZERO)
+            for cost in self._learned.get(name, ()):
+                known.observe(cost)
         return known
 
     def _credits(self, cost: Decimal | None) -> Decimal | None:

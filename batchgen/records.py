@@ -70,6 +70,8 @@ class ErrorClass(StrEnum):
     """A whole answer that cannot be read, or one over the size cap; maybe billed."""
     DOWNLOAD = "download"
     """A picture given as a link that could not be fetched; it was bought."""
+    UNWRITTEN = "unwritten"
+    """A picture that came and could not be written; it was bought."""
 
 
 class UsageQuality(StrEnum):

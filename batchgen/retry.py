@@ -7,6 +7,7 @@ business and costs the task no attempt. What would fail every row alike stops th
 
 from __future__ import annotations
 
+from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ class Rule(Value, frozen=True, kw_only=True):
     """Attempts of a task that may end so; None: as many as the job allows."""
     then: Action = Action.FAIL
     """What replaces a `RETRY` when there are no attempts left."""
+    counts: bool = True
+    """Whether such an attempt is one of those that the job allows."""
+    suspect: bool = False
+    """Whether it speaks against the endpoint or the job rather than against the row."""
 
 
 class Policy(Value, frozen=True, kw_only=True):
@@ -67,7 +72,8 @@ RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.RATE: Rule(
         action=Action.COOL,
         status=Status.PENDING,
-        remedy="Nothing to do; lower --rpm or --concurrency if it keeps happening.",
+        counts=False,
+        remedy="Wait for the quota or raise it, then run the same command; --rpm keeps below a known one.",
     ),
     ErrorClass.DAILY_QUOTA: Rule(
         action=Action.STOP,
@@ -77,12 +83,14 @@ RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.TRANSIENT: Rule(
         action=Action.RETRY,
         status=Status.FAILED,
+        suspect=True,
         remedy="The endpoint was overloaded or broken; run again later with --retry-failed.",
     ),
     ErrorClass.UNREACHABLE: Rule(
         action=Action.RETRY,
-        status=Status.FAILED,
-        remedy="Nothing was bought; check network, proxy and base URL, then run with --retry-failed.",
+        status=Status.PENDING,
+        counts=False,
+        remedy="These cost nothing; check network, proxy and base URL, then run the same command.",
     ),
     ErrorClass.UNCERTAIN: Rule(
         action=Action.RETRY,
@@ -124,6 +132,7 @@ RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.BAD_REQUEST: Rule(
         action=Action.FAIL,
         status=Status.FAILED,
+        suspect=True,
         remedy="Change the prompt or the parameters as the message says.",
     ),
     ErrorClass.BLOCKED: Rule(
@@ -152,12 +161,18 @@ RULES: Mapping[ErrorClass, Rule] = {
         action=Action.RETRY,
         status=Status.FAILED,
         most=2,
+        suspect=True,
         remedy="The endpoint's answer could not be read; check that the base URL speaks chat completions.",
     ),
     ErrorClass.DOWNLOAD: Rule(
         action=Action.FAIL,
         status=Status.FAILED,
         remedy="The picture was bought, its link failed; fetch it by hand before the link expires.",
+    ),
+    ErrorClass.UNWRITTEN: Rule(
+        action=Action.STOP,
+        status=Status.PENDING,
+        remedy="Make room, or make the run directory writable, then run the same command.",
     ),
 }
 
@@ -178,9 +193,40 @@ def decide(
     rule = RULES[kind]
     if rule.action is not Action.RETRY:
         return Decision(action=rule.action)
+    if not rule.counts:
+        return Decision(action=Action.RETRY, delay=(retry_after or 0.0) + _backoff(same, policy, rng))
     if attempts >= policy.attempts or (rule.most is not None and same >= rule.most):
         return Decision(action=rule.then)
     return Decision(action=Action.RETRY, delay=(retry_after or 0.0) + _backoff(attempts, policy, rng))
+
+
+class Health:
+    """
+    Whether it makes sense to go on, by how the latest tasks ended.
+
+    It does not when the first ones all failed in a way that speaks against the endpoint, and when more than a
+    given share of the last hundred failed for good, in whatever way.
+    """
+
+    FIRST = 10
+    WINDOW = 100
+
+    def __init__(self, most: float) -> None:
+        """:param most: the share of failures that is still borne, from 0 to 1."""
+        self._most = most
+        self._latest: deque[bool] = deque(maxlen=self.WINDOW)
+        self._suspect = 0
+
+    def ended(self, kind: ErrorClass | None) -> str | None:
+        """Note how a task ended (None: with its picture); return what speaks against going on."""
+        self._latest.append(kind is not None)
+        ended, failed = len(self._latest), sum(self._latest)
+        self._suspect += kind is not None and RULES[kind].suspect
+        if ended == failed == self._suspect == self.FIRST:
+            return f"the first {self.FIRST} tasks all failed"
+        if ended == self.WINDOW and failed > self._most * self.WINDOW:
+            return f"{failed} of the last {self.WINDOW} tasks failed"
+        return None
 
 
 def _backoff(attempts: int, policy: Policy, rng: Random) -> float:

@@ -23,12 +23,12 @@ import msgspec
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import pricing, results
-from batchgen.errors import InputError
+from batchgen import pricing, providers, results
+from batchgen.errors import BatchgenError, InputError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import Purchase, Stop
-from batchgen.records import Params, Status, Value
+from batchgen.records import ZERO, Model, Params, Status, Value
 from batchgen.selection import gives_up, selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchgen.job import Endpoint, Job
+    from batchgen.ledger import State
     from batchgen.manifest import Manifest
     from batchgen.purchase import Progress
     from batchgen.results import Tally
@@ -97,7 +98,7 @@ class Preview(Value, frozen=True, kw_only=True):
     left_alone: int
     """Tasks that failed for good; `--retry-failed` takes them up."""
     estimate_usd: Decimal | None
-    """At one 1K picture each; None when the model has no price."""
+    """At one 1K picture each; None when a model has no price."""
     simulated: bool
 
 
@@ -135,6 +136,8 @@ def run(
     :raises LockedError: another run owns the run directory.
     :raises StorageError: a picture, the ledger or the table could not be written.
     """
+    _check_no_loop()
+    job = jobs.checked(job)
     began = time.monotonic()
     around = surroundings or Surroundings()
     endpoint = _checked(job, environment)
@@ -147,6 +150,7 @@ def run(
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
+            _check_not_mixed(directory, endpoint, reader)
             _begin(job, endpoint, manifest, ledger, store)
             _take_up_again(job, manifest, ledger, reader, only)
             purchase = Purchase(
@@ -164,11 +168,16 @@ def run(
                 wall=around.wall,
                 blocking=around.blocking,
             )
+            ended = "interrupted"
             try:
                 anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
+                ended = purchase.stop.reason if purchase.stop else "done"
+            except BatchgenError as cause:
+                ended = str(cause)
+                raise
             finally:
                 # On every way out: what was bought must be found in the table.
-                ledger.end(now=_now(), reason=purchase.stop.reason if purchase.stop else "done")
+                ledger.end(now=_now(), reason=ended)
                 tally = results.write(manifest, reader, directory / TABLE)
             return _summary(purchase, tally, reader, directory, elapsed=time.monotonic() - began)
 
@@ -179,26 +188,28 @@ def preview(job: Job) -> Preview:
 
     :raises InputError: the job or its manifest cannot be run.
     """
+    job = jobs.checked(job)
     endpoint = _checked(job, None)
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
+    _transport(job, endpoint)  # says what is wrong with the simulator's settings
     counts: Counter[str] = Counter()
+    models: Counter[str] = Counter()
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
+        if reader is not None:
+            _check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
-            for _, chosen in selected(job, manifest, reader, only):
-                for _, state in chosen:
-                    if state is None or wanted_again(job, state):
-                        counts["new"] += 1
-                    elif state.status is not Status.PENDING:
-                        counts[state.status] += 1
-                    else:
-                        counts["uncertain" if gives_up(job, state) else "new"] += 1
+            for batch, chosen in selected(job, manifest, reader, only):
+                asked = batch.models
+                for index, state in chosen:
+                    fate = _fate(job, state)
+                    counts[fate] += 1
+                    models[asked[index]] += fate == "new"
     finally:
         if reader is not None:
             reader.close()
-    each = pricing.usual(endpoint.model)
     return Preview(
         manifest=job.manifest,
         directory=str(directory),
@@ -207,8 +218,38 @@ def preview(job: Job) -> Preview:
         done=counts[Status.SUCCEEDED],
         new=counts["new"],
         left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
-        estimate_usd=None if each is None else each * counts["new"],
+        estimate_usd=_estimate(endpoint, models),
         simulated=endpoint.provider.simulated,
+    )
+
+
+def _fate(job: Job, state: State | None) -> str:
+    """What a run would do with a task: buy it, or leave it as it is."""
+    if state is None or wanted_again(job, state):
+        return "new"
+    if state.status is Status.PENDING:
+        return Status.UNCERTAIN if gives_up(job, state) else "new"
+    return state.status
+
+
+def _estimate(endpoint: Endpoint, models: Mapping[str, int]) -> Decimal | None:
+    """One usual picture for each; None as soon as a model has no price."""
+    total = ZERO
+    for name, count in models.items():
+        each = pricing.usual(providers.find_model(endpoint.provider, name) or Model(id=name))
+        if each is None and count:
+            return None
+        total += (each or ZERO) * count
+    return total
+
+
+def _check_no_loop() -> None:
+    try:
+        anyio.get_current_task()
+    except anyio.NoEventLoopError:
+        return
+    raise InputError(
+        "run() has an event loop of its own; inside one: `await anyio.to_thread.run_sync(batchgen.run, job)`"
     )
 
 
@@ -234,6 +275,17 @@ def _transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
     except msgspec.ValidationError as cause:
         raise InputError(f"[simulator]: {cause}") from cause
     return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
+
+
+def _check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
+    """A painted picture must never pass for one that was bought, nor the other way round."""
+    last = reader.last_run()
+    if last is not None and last.simulated != endpoint.provider.simulated:
+        held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
+        raise InputError(
+            f"{directory} holds {held} pictures, and this job makes {wanted} ones;"
+            f" choose another run directory: -o {directory}-{wanted}"
+        )
 
 
 def _make(directory: Path) -> None:
@@ -285,6 +337,8 @@ def _take_up_again(
 
 def _summary(purchase: Purchase, tally: Tally, reader: Reader, directory: Path, *, elapsed: float) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
+    if stop is not None and stop.reason == "failures" and Status.PENDING not in tally.tasks:
+        stop = None  # there was nothing left to stop
     unsuccessful = counts.failed + counts.unsuccessful_before
     return Summary(
         directory=str(directory),

@@ -17,7 +17,7 @@ import msgspec
 
 from batchgen import imaging, pricing
 from batchgen.dialects import chat
-from batchgen.errors import CorruptImageError
+from batchgen.errors import CorruptImageError, StorageError
 from batchgen.records import ErrorClass, Failure, Generation, Image, Outcome
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ class Worker:
 
         :param stem: the file name, without extension, that belongs to this task.
         :param sending: awaited before the first byte of the request's body leaves.
-        :raises StorageError: the picture came and could not be written.
         """
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
         body = chat.request(task)
@@ -122,6 +121,13 @@ class Worker:
         return reading if data is None else self._store_all(task, stem, reading, data)
 
     def _store_all(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
+        try:
+            return self._stored(task, stem, generation, data)
+        except StorageError as cause:
+            # It was bought all the same: its tokens belong into the account.
+            return self._unkept(task, generation, ErrorClass.UNWRITTEN, str(cause))
+
+    def _stored(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
         picture = _picture(generation)
         try:
             found = imaging.examine(data, self._check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def test_paths_in_a_job_file_are_relative_to_it(folder: Path) -> None:
         ),
         ("rpm = 3", r"night\.toml: no manifest; add `manifest = "),
         ("rpm = = 3", r"night\.toml: not valid TOML"),
-        ('manifest = "p.csv"\nrpm = -3', r"night\.toml: rpm: expected float > 0\.0, got -3"),
-        ('manifest = "p.csv"\nrpm = "x"', r"night\.toml: rpm: expected float, got 'x'"),
+        ('manifest = "p.csv"\nrpm = -3', r"night\.toml: rpm: expected a number above 0\.0, got -3"),
+        ('manifest = "p.csv"\nrpm = "x"', r"night\.toml: rpm: expected a number, got 'x'"),
         ('manifest = "p.csv"\ncheck = "half"', r"night\.toml: check: invalid enum value 'half'"),
         ('manifest = "p.csv"\n[columns]\nprompt = 3', r"night\.toml: columns\["),
     ],
@@ -84,7 +85,7 @@ def test_a_job_file_is_refused_with_file_key_and_value(folder: Path, text: str, 
 
 
 def test_a_flag_is_refused_under_its_own_name(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"--top-p: expected float <= 1\.0, got 2\.0"):
+    with pytest.raises(InputError, match=r"--top-p: expected a number of at most 1\.0, got 2\.0"):
         jobs.resolve("p.csv", {"top_p": 2.0})
 
 
@@ -146,3 +147,35 @@ def test_an_unknown_dialect_or_provider_is_told() -> None:
         where(dialect="smoke")
     with pytest.raises(InputError, match="did you mean 'core-today'"):
         where(provider="core-toady")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"variants": -1}, "variants: expected a whole number of at least 1, got -1"),
+        ({"concurrency": "8"}, "concurrency: expected a whole number, got '8'"),
+        ({"temperature": 9.0}, "temperature"),
+        ({"budget": -1.0}, "budget: expected a number above 0"),
+        ({"budget": float("inf")}, "budget"),
+        ({"check": "nope"}, "check: invalid enum value 'nope'"),
+        ({"manifest": 3}, "manifest: expected a text"),
+    ],
+)
+def test_a_job_that_a_program_made_is_checked_like_any_other(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        jobs.checked(Job(**{"manifest": "p.csv", **values}))
+
+
+def test_paths_are_as_good_as_text() -> None:
+    made = Job(manifest=Path("p.csv"), output=Path("out"))  # type: ignore[arg-type]
+    assert (jobs.checked(made).manifest, jobs.checked(made).output) == ("p.csv", "out")
+
+
+def test_a_folder_is_no_source(folder: Path) -> None:
+    with pytest.raises(InputError, match="a folder; SOURCE is a job file"):
+        jobs.resolve(str(folder), {})
+
+
+def test_the_simulator_has_no_other_address() -> None:
+    with pytest.raises(InputError, match="the simulator answers in this process"):
+        where(provider="simulator", base_url=LOCAL)

@@ -109,6 +109,13 @@ async def test_totals_count_every_request_and_its_waste(ledger: Ledger, reader: 
     assert reader.failures() == [("blocked", 1, "no")]
 
 
+async def test_the_latest_costs_are_those_of_the_model_s_pictures(ledger: Ledger, reader: Reader) -> None:
+    await settled(ledger, await started(ledger, "k"), BOUGHT, Status.SUCCEEDED)
+    await settled(ledger, await started(ledger, "l", stem="b"), REFUSED, Status.REFUSED)
+    assert reader.costs("m", most=10) == [BOUGHT.cost_usd]
+    assert reader.costs("m", most=1) == reader.costs("another", most=10) == []
+
+
 async def test_results_come_in_the_order_asked_for_with_none_for_the_unknown(
     ledger: Ledger, reader: Reader
 ) -> None:
@@ -152,10 +159,12 @@ async def test_a_dead_run_leaves_what_was_submitted_uncertain_and_the_rest_free(
     with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
         assert sorted(begin(next_one)) == ["sent", "unsent"]
         states = reader.states(["sent", "unsent"])
+        results = reader.results(["sent", "unsent"])
         totals = reader.totals()
         assert begin(next_one) == [], "it is settled once"
     assert (states["sent"].status, states["sent"].uncertain) == (Status.PENDING, 1)
     assert (states["unsent"].status, states["unsent"].uncertain) == (Status.PENDING, 0)
+    assert [result and result.attempts for result in results] == [1, 0], "it counts as one of the task's"
     assert (totals.uncertain, totals.uncertain_usd, totals.requests) == (1, Decimal("0.1"), 1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.records import ErrorClass, Status
-from batchgen.retry import RULES, Action, Decision, Policy, decide
+from batchgen.retry import RULES, Action, Decision, Health, Policy, decide
 
 RETRIED = [kind for kind, rule in RULES.items() if rule.action is Action.RETRY]
 
@@ -40,6 +40,7 @@ def test_what_stops_the_run_leaves_its_task_pending() -> None:
         ErrorClass.ENDPOINT_INCAPABLE,
         ErrorClass.DAILY_QUOTA,
         ErrorClass.NO_CHANNEL,
+        ErrorClass.UNWRITTEN,
     }
     assert {RULES[kind].status for kind in stopping} == {Status.PENDING}
 
@@ -58,6 +59,7 @@ def test_what_stops_the_run_leaves_its_task_pending() -> None:
         (ErrorClass.BLOCKED, Action.FAIL),
         (ErrorClass.LENGTH, Action.FAIL),
         (ErrorClass.DOWNLOAD, Action.FAIL),
+        (ErrorClass.UNWRITTEN, Action.STOP),
     ],
 )
 def test_some_failures_are_never_tried_again(kind: ErrorClass, action: Action) -> None:
@@ -72,7 +74,6 @@ def test_a_rate_limit_cools_everybody_however_often_it_comes() -> None:
     ("kind", "most", "then"),
     [
         (ErrorClass.TRANSIENT, 5, Action.FAIL),
-        (ErrorClass.UNREACHABLE, 5, Action.FAIL),
         (ErrorClass.NO_CHANNEL, 5, Action.STOP),
         (ErrorClass.NO_IMAGE, 3, Action.FAIL),
         (ErrorClass.UNCERTAIN, 2, Action.FAIL),
@@ -118,3 +119,22 @@ def test_the_jitter_is_full_so_that_tasks_do_not_return_in_step() -> None:
     assert min(delays) < 0.1
     assert max(delays) > 7.9
     assert sum(delays) / len(delays) == pytest.approx(4, rel=0.05)
+
+
+def test_what_was_never_sent_costs_no_attempt() -> None:
+    uncounted = {kind for kind, rule in RULES.items() if not rule.counts}
+    assert uncounted == {ErrorClass.RATE, ErrorClass.UNREACHABLE}
+    assert after(ErrorClass.UNREACHABLE, attempts=10_000).action is Action.RETRY
+
+
+@given(st.lists(st.sampled_from([None, ErrorClass.BLOCKED, ErrorClass.TRANSIENT]), max_size=300))
+def test_a_run_is_given_up_by_its_first_ten_tasks_or_by_its_last_hundred(
+    ends: list[ErrorClass | None],
+) -> None:
+    health = Health(0.5)
+    for count, kind in enumerate(ends, 1):
+        said = health.ended(kind)
+        latest = ends[max(0, count - 100) : count]
+        failed = sum(end is not None for end in latest)
+        first = count == 10 and all(end is ErrorClass.TRANSIENT for end in ends[:10])
+        assert (said is not None) == (first or (count >= 100 and failed > 50))

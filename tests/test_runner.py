@@ -228,7 +228,10 @@ def test_a_budget_is_never_passed_and_used_to_its_last_picture(
     assert Decimal("4.80") <= nights.endpoint.account.usd <= 5
     resumed = nights.run(budget=5.0, concurrency=concurrency)
     assert nights.endpoint.account.usd <= 5, "and it counts what earlier runs spent"
-    assert resumed.spent_usd == nights.endpoint.account.usd
+    more = nights.run(budget=5.15, concurrency=concurrency)
+    assert more.bought >= 1, "a resumed run knows what a picture costs"
+    assert nights.endpoint.account.usd <= Decimal("5.15")
+    assert more.spent_usd == nights.endpoint.account.usd >= resumed.spent_usd
     assert nights.run().exit_status == 0
 
 
@@ -429,3 +432,94 @@ def test_cells_go_before_the_job(nights: Nights) -> None:
     ]
     assert set(nights.endpoint.account.models) == {pro, "gemini-3.1-flash-image-preview"}
     assert sums(nights) == account(nights)
+
+
+def test_a_picture_that_cannot_be_written_is_in_the_account_and_stops_the_run(nights: Nights) -> None:
+    nights.rows(50)
+    nights.directory.mkdir()
+    (nights.directory / "images").write_text("in the way")
+    summary = nights.run(concurrency=4)
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert summary.stopped.reason == "unwritten"
+    assert nights.endpoint.account.billed <= 4, "what was in flight, and nothing more"
+    assert sums(nights) == account(nights)
+    assert summary.wasted_usd == summary.cost_usd > 0
+    assert summary.uncertain == 0
+    assert statuses(nights) == {"pending": 50}
+    (nights.directory / "images").unlink()
+    assert nights.run().exit_status == 0
+
+
+def test_an_endpoint_that_only_fails_stops_the_run_after_ten_rows(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(server_error=1.0)), backend=backend)
+    nights.rows(500)
+    summary = nights.run(attempts=2)
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert (summary.stopped.reason, "first 10 tasks all failed" in summary.stopped.message) == (
+        "failures",
+        True,
+    )
+    assert statuses(nights)["pending"] >= 500 - 10 - 8
+
+
+def test_few_rows_that_all_fail_are_just_failed(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(server_error=1.0)), backend=backend)
+    nights.rows(10)
+    summary = nights.run(attempts=1)
+    assert (summary.exit_status, summary.stopped) == (1, None)
+
+
+@pytest.mark.parametrize(("most", "status"), [(0.5, 3), (1.0, 1)])
+def test_a_run_stops_when_more_than_a_share_of_the_last_hundred_failed(
+    memory: Path, backend: str, most: float, status: int
+) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(refusal=0.8)), backend=backend)
+    nights.rows(150)
+    summary = nights.run(attempts=1, max_failure_rate=most)
+    assert summary.exit_status == status
+    assert (statuses(nights)["pending"] > 0) == (status == 3)
+
+
+def test_an_endpoint_that_is_away_for_a_while_costs_no_row(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(reset_before=0.6)), backend=backend)
+    nights.rows(40)
+    assert nights.run(attempts=1).exit_status == 0
+    assert all(row["attempts"] == 1 for row in nights.table())
+
+
+def test_an_endpoint_that_never_answers_stops_the_run_within_minutes_and_burns_no_row(
+    memory: Path, backend: str
+) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(reset_before=1.0)), backend=backend)
+    nights.rows(100)
+    summary = nights.run()
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert summary.stopped.reason == "unreachable"
+    assert statuses(nights) == {"pending": 100}
+    assert summary.requests == 0
+
+
+def test_a_quota_that_never_comes_back_stops_the_run_after_an_hour(memory: Path, backend: str) -> None:
+    nights = Nights(memory, Settings(paint=False, faults=Faults(rate_limited=1.0)), backend=backend)
+    nights.rows(100)
+    summary = nights.run()
+    assert summary.exit_status == 3
+    assert summary.stopped is not None
+    assert summary.stopped.reason == "rate"
+    assert "nothing else for 6" in summary.stopped.message
+    assert statuses(nights) == {"pending": 100}
+
+
+def test_simulated_pictures_never_mix_with_real_ones(nights: Nights) -> None:
+    nights.rows(3)
+    nights.run()
+    with pytest.raises(InputError, match="holds simulated pictures, and this job makes real ones"):
+        nights.run(provider="core-today", base_url="http://127.0.0.1:1/v1")
+
+
+async def test_a_run_inside_an_event_loop_says_how_it_is_done(memory: Path) -> None:
+    with pytest.raises(InputError, match=r"to_thread\.run_sync\(batchgen\.run, job\)"):
+        Nights(memory).run()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,7 @@ from batchgen.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BATCHGEN", "max_content_width": 100}
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _EXAMPLES = """
 \b
@@ -44,13 +45,15 @@ Examples:
   zcat prompts.csv.gz | batchgen run - -o runs/tonight
 
 \b
-The same command again resumes: it buys only what is missing. Every flag is also a key of a job file and an
-environment variable (--rpm, rpm, BATCHGEN_RPM); flags go before the environment, the environment before the
-job file. The key is read from BATCHGEN_API_KEY or the provider's own variable.
+The same command again resumes: it buys only what is missing. What says what to buy and how is also a
+key of a job file and an environment variable (--rpm, rpm, BATCHGEN_RPM); flags go before the environment,
+the environment before the job file. The API key is read from BATCHGEN_API_KEY or the provider's own
+variable.
 
 \b
-Exit status: 0 every task succeeded; 1 finished, some did not; 2 bad input, nothing sent;
-3 stopped and resumable (budget, account, quota, disk); 130/143 drained after a signal; 70 a defect.
+Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
+3 stopped and resumable (budget, account, quota, disk, too many failures);
+130/143 drained after a signal; 70 a defect.
 """
 
 _STATUS_EXAMPLES = """
@@ -65,7 +68,7 @@ _SIMULATE_EXAMPLES = """
 Examples:
   batchgen simulate --port 8080
   batchgen simulate --port 8080 --rpm 60 --fault overloaded=0.05 --fault refusal=0.02 --seed 7
-  BATCHGEN_API_KEY=any batchgen run prompts.csv --provider core-today --base-url http://127.0.0.1:8080/v1
+  BATCHGEN_API_KEY=any batchgen run p.csv --provider core-today --base-url http://127.0.0.1:8080/v1
 """
 
 
@@ -100,7 +103,7 @@ def commands() -> None:
     """
 
 
-@commands.command(context_settings=_CONTEXT, epilog=_RUN_EXAMPLES)
+@commands.command(context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"}, epilog=_RUN_EXAMPLES)
 @click.argument("source", metavar="SOURCE")
 @click.option("-o", "--output", metavar="DIR", help="The run directory.  [default: runs/<name of SOURCE>]")
 @click.option(
@@ -124,10 +127,18 @@ def commands() -> None:
 @click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
+@click.option(
+    "--max-failure-rate",
+    type=float,
+    metavar="X",
+    help="Stop when more of the last hundred tasks failed for good.  [default: 0.5]",
+)
 @click.option("--budget", type=float, metavar="USD", help="Spent in this run directory, ever, at most.")
 @click.option("--limit", type=int, metavar="N", help="Only the first N tasks of the manifest.")
 @click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")
-@click.option("--again", is_flag=True, help="Buy finished tasks anew (with --only: those).")
+@click.option(
+    "--again", is_flag=True, allow_from_autoenv=False, help="Buy finished tasks anew (with --only: those)."
+)
 @click.option("--retry-failed", is_flag=True, help="Take up tasks that failed for good.")
 @click.option(
     "--on-uncertain",
@@ -155,11 +166,23 @@ def commands() -> None:
     help="Decode every picture, or look at its structure.  [default: full]",
 )
 @click.option(
-    "-n", "--dry-run", is_flag=True, help="Read everything, send nothing, say what would be bought."
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Read everything, send nothing, say what would be bought.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-v", "--verbose", is_flag=True, help="A line for every retry and failure.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="The summary as one JSON object on stdout.",
+)
+@click.option("-q", "--quiet", is_flag=True, allow_from_autoenv=False, help="No progress.")
+@click.option(
+    "-v", "--verbose", is_flag=True, allow_from_autoenv=False, help="A line for every retry and failure."
+)
 @click.pass_context
 def run(
     context: click.Context,
@@ -264,7 +287,16 @@ def say_json(value: object) -> None:
     """Put one JSON object on standard output; money as strings."""
     import msgspec  # noqa: PLC0415
 
-    say(msgspec.json.encode(value).decode())
+    say(msgspec.json.encode(_plain(msgspec.to_builtins(value, builtin_types=(Decimal,)))).decode())
+
+
+def _plain(value: object) -> object:
+    """Write decimals in full: nobody wants to read 0E-9."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return f"{value:f}" if isinstance(value, Decimal) else value
 
 
 __all__ = ["cli", "commands", "say", "say_json"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +49,7 @@ def _told(
         f"  requests  {totals.requests:,}",
     ]
     if totals.uncertain:
-        lines.append(f"  uncertain {totals.uncertain:,} requests, up to ${totals.uncertain_usd:,.4f}")
+        lines.append(f"  uncertain {totals.uncertain:,} requests, up to ${totals.uncertain_usd:,.4f} more")
     if totals.unpriced:
         lines.append(f"  unpriced  {totals.unpriced:,} requests: their model has no known price")
     if last is not None:
@@ -59,8 +61,20 @@ def _told(
 def _session(last: Run) -> str:
     began = f"began {_when(last.started_at)} with {last.provider}"
     if last.ended_at is None:
-        return f"{began}, still running or killed (pid {last.pid} on {last.host})"
+        return f"{began}, {_alive(last)} (pid {last.pid} on {last.host})"
     return f"{began}, ended {_when(last.ended_at)}: {last.ended}"
+
+
+def _alive(last: Run) -> str:
+    if last.host != socket.gethostname():
+        return "running or killed"
+    try:
+        os.kill(last.pid, 0)
+    except ProcessLookupError:
+        return "killed; the same command goes on"
+    except PermissionError:
+        pass  # somebody else's, and alive
+    return "running"
 
 
 def _when(at: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from contextlib import suppress
@@ -14,11 +15,13 @@ from tqdm import tqdm
 from batchgen import job as jobs
 from batchgen import runner
 from batchgen.cli import say, say_json
+from batchgen.errors import nearest
 from batchgen.records import ErrorClass
 from batchgen.retry import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from batchgen.purchase import Progress
     from batchgen.runner import Preview, Summary
@@ -31,6 +34,7 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {r
 def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Carry out a run and tell it; its exit status."""
     job = jobs.resolve(source, given)
+    _warn_of_typos()
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
     _log_to(watch, logging.INFO if verbose else logging.ERROR)
     try:
@@ -42,6 +46,8 @@ def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool,
         say_json(summary)
     else:
         say(_told(summary))
+        if job.again and summary.stopped is not None:
+            say("      without --again: what was bought anew already would be bought once more")
     return summary.exit_status
 
 
@@ -53,6 +59,13 @@ def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
     else:
         say(_foretold(found))
     return 0
+
+
+def _warn_of_typos() -> None:
+    known = {f"BATCHGEN_{name.upper()}" for name in jobs.Job.__struct_fields__} | {"BATCHGEN_API_KEY"}
+    for name in sorted(set(os.environ) - known):
+        if name.startswith("BATCHGEN_"):
+            sys.stderr.write(f"batchgen: {name} is set and means nothing{nearest(name, known)}\n")
 
 
 class _Bar:
@@ -82,7 +95,7 @@ class _Bar:
 
     def write(self, line: str) -> None:
         with suppress(OSError, ValueError):
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -151,7 +164,7 @@ def _told(summary: Summary) -> str:
     lines = [
         f"{done:,} of {total:,} pictures{f' ({rest})' if rest else ''}; {summary.bought:,} bought now"
         f" with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
-        f"  cost      ${summary.cost_usd:,.4f}{_share(summary)}{simulated}",
+        f"  cost      {_cost(summary)}{simulated}",
         f"  tokens    {summary.prompt_tokens:,} in, {summary.text_tokens:,} text out,"
         f" {summary.image_tokens:,} image out",
     ]
@@ -161,10 +174,10 @@ def _told(summary: Summary) -> str:
         )
     if summary.uncertain:
         lines.append(
-            f"  uncertain {summary.uncertain:,} requests were sent and never answered;"
-            f" up to ${summary.uncertain_usd:,.4f} more may have been billed"
+            f"  uncertain {summary.uncertain:,} requests may have been billed without an answer that says so;"
+            f" {_at_most(summary.uncertain_usd)} more"
         )
-    if summary.unpriced:
+    if summary.unpriced and summary.cost_usd:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
     lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
     for kind, count, example in summary.failures:
@@ -172,8 +185,15 @@ def _told(summary: Summary) -> str:
     return "\n".join([*lines, *_next(summary)])
 
 
-def _share(summary: Summary) -> str:
-    return f", ${summary.wasted_usd:,.4f} of it bought no picture" if summary.wasted_usd else ""
+def _cost(summary: Summary) -> str:
+    if summary.unpriced and not summary.cost_usd:
+        return "unknown: the model has no known price"
+    wasted = f", ${summary.wasted_usd:,.4f} of it bought no picture" if summary.wasted_usd else ""
+    return f"${summary.cost_usd:,.4f}{wasted}"
+
+
+def _at_most(amount: Decimal) -> str:
+    return f"up to ${amount:,.4f}" if amount else "an unknown amount"
 
 
 def _next(summary: Summary) -> list[str]:

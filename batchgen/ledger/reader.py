@@ -129,6 +129,16 @@ class Reader:
         found = {row[0]: _result(row[1:]) for row in rows}
         return [found.get(key) for key in keys]
 
+    def costs(self, model: str, *, most: int) -> list[Decimal]:
+        """USD of a model's pictures among so many latest attempts, the oldest first."""
+        rows = self._connection.execute(
+            "SELECT latest.cost FROM (SELECT id, key, error_class, cost FROM attempts ORDER BY id DESC LIMIT ?)"
+            " AS latest JOIN tasks USING (key)"
+            " WHERE model = ? AND latest.error_class IS NULL AND latest.cost IS NOT NULL ORDER BY latest.id",
+            (most, model),
+        )
+        return [usd(cost) for (cost,) in rows]
+
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()

@@ -310,8 +310,8 @@ def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
     connection.execute(
         "UPDATE tasks SET error_class = 'uncertain',"
         " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
-        " uncertain = uncertain + (SELECT count(*) FROM attempts WHERE attempts.key = tasks.key"
-        " AND settled_at IS NULL AND submitted_at IS NOT NULL)"
+        " (attempts, uncertain) = (SELECT tasks.attempts + count(*), tasks.uncertain + count(*) FROM attempts"
+        " WHERE attempts.key = tasks.key AND settled_at IS NULL AND submitted_at IS NOT NULL)"
         " WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)"
     )
     connection.execute(

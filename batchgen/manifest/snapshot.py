@@ -58,6 +58,11 @@ class Batch:
         """The row's id for each task."""
         return self._ids.to_pylist()  # type: ignore[no-any-return]
 
+    @cached_property
+    def models(self) -> list[str]:
+        """The model each task is sent to."""
+        return self._rows.column("model").to_pylist()  # type: ignore[no-any-return]
+
     def task(self, index: int) -> Task:
         """The `index`-th task of this batch."""
         cell = {name: self._rows.column(name)[index].as_py() for name in _TASK_COLUMNS}
