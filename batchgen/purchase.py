@@ -285,7 +285,7 @@ class Purchase:
         if drained.cancelled_caught:
             self._budget.release(hold)
             return 0.0
-        attempt = await self._ledger.start(
+        attempt = self._ledger.start(
             key=task.key,
             row_id=task.id,
             stem=safe_stem(task.name),
@@ -295,7 +295,7 @@ class Purchase:
             now=self._now(),
         )
         outcome = await self._workers[number].attempt(
-            task, attempt.stem, sending=lambda: self._submit(attempt)
+            task, lambda: attempt.stem, sending=lambda: self._submit(attempt)
         )
         return await self._settle(item, attempt, outcome, leave, hold)
 

@@ -75,11 +75,13 @@ class Worker:
         self._blocking = blocking
         self._wall = wall
 
-    async def attempt(self, task: Task, stem: str, *, sending: Callable[[], Awaitable[None]]) -> Outcome:
+    async def attempt(
+        self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
+    ) -> Outcome:
         """
         Buy one picture, once.
 
-        :param stem: the file name, without extension, that belongs to this task.
+        :param stem: the file name, without extension, that belongs to this task; known once it is sent.
         :param sending: awaited before the first byte of the request's body leaves.
         """
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
@@ -90,7 +92,7 @@ class Worker:
             else:
                 # From here on it is paid for: nothing may interrupt it on its way to the disk.
                 with anyio.CancelScope(shield=True):
-                    outcome = await self._keep(task, stem, answer)
+                    outcome = await self._keep(task, stem(), answer)
         return msgspec.structs.replace(
             outcome,
             # An endpoint may quote the key it was sent.

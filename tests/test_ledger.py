@@ -69,14 +69,19 @@ def begin(ledger: Ledger) -> list[str]:
     return ledger.begin(now=1, provider="core-today", simulated=False, tasks=2, version="0")
 
 
-async def started(ledger: Ledger, key: str, *, stem: str = "a") -> Attempt:
-    return await ledger.start(
+def intended(ledger: Ledger, key: str, *, stem: str = "a") -> Attempt:
+    return ledger.start(
         key=key, row_id=key, stem=stem, model="m", provider="p", reserved=Decimal("0.1"), now=2
     )
 
 
-async def settled(ledger: Ledger, attempt: Attempt, outcome: Outcome, status: Status) -> None:
+async def started(ledger: Ledger, key: str, *, stem: str = "a") -> Attempt:
+    attempt = intended(ledger, key, stem=stem)
     await ledger.submitted(attempt, now=3)
+    return attempt
+
+
+async def settled(ledger: Ledger, attempt: Attempt, outcome: Outcome, status: Status) -> None:
     await ledger.settle(attempt, outcome, status=status, counts=True, in_credits=outcome.cost_usd, now=4)
 
 
@@ -129,7 +134,6 @@ async def test_results_come_in_the_order_asked_for_with_none_for_the_unknown(
 async def test_an_attempt_that_does_not_count_is_still_in_the_account(ledger: Ledger, reader: Reader) -> None:
     attempt = await started(ledger, "k")
     limited = Outcome(kind=ErrorClass.RATE, message="slow down", http_status=429)
-    await ledger.submitted(attempt, now=3)
     await ledger.settle(attempt, limited, status=Status.PENDING, counts=False, in_credits=None, now=4)
     (result,) = reader.results(["k"])
     assert result is not None
@@ -152,9 +156,8 @@ async def test_two_tasks_never_share_a_file_name_even_where_case_is_folded(
 async def test_a_dead_run_leaves_what_was_submitted_uncertain_and_the_rest_free(
     ledger: Ledger, path: Path
 ) -> None:
-    sent = await started(ledger, "sent", stem="sent")
-    await ledger.submitted(sent, now=3)
-    await started(ledger, "unsent", stem="unsent")
+    intended(ledger, "unsent", stem="unsent")
+    await started(ledger, "sent", stem="sent")
     ledger.close()
     with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
         assert sorted(begin(next_one)) == ["sent", "unsent"]
@@ -200,12 +203,13 @@ async def test_operations_that_wait_share_a_commit(path: Path) -> None:
 async def test_who_is_cancelled_before_its_turn_has_written_nothing(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         begin(ledger)
+        await started(ledger, "k")
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await started(ledger, "never")
-        await started(ledger, "k")
+            await ledger.give_up("k")
+        await started(ledger, "l", stem="b")
     with closing(Reader(path)) as reader:
-        assert set(reader.states(["never", "k"])) == {"k"}
+        assert {state.status for state in reader.states(["k", "l"]).values()} == {Status.PENDING}
 
 
 async def test_a_disk_that_refuses_is_a_storage_error_for_all_who_wait(ledger: Ledger) -> None:
@@ -278,7 +282,8 @@ async def main():
     ledger = Ledger(Path(sys.argv[1]))
     ledger.begin(now=1, provider="p", simulated=False, tasks=1, version="0")
     for n in range(5000):
-        await ledger.start(key=f"k{n}", row_id="", stem=f"s{n}", model="", provider="", reserved=None, now=1)
+        new = ledger.start(key=f"k{n}", row_id="", stem=f"s{n}", model="", provider="", reserved=None, now=1)
+        await ledger.submitted(new, now=1)
         print(f"k{n}", flush=True)
 anyio.run(main)
 """
@@ -335,3 +340,25 @@ def test_the_newest_run_is_told_with_its_end(path: Path) -> None:
         "core-today",
         2,
     )
+
+
+async def test_an_intent_goes_to_disk_with_the_next_commit_and_one_nobody_sent_is_free(
+    ledger: Ledger, reader: Reader
+) -> None:
+    intended(ledger, "k")
+    assert reader.states(["k"]) == {}, "nothing has left, nothing is to be told"
+    await started(ledger, "l", stem="b")
+    assert set(reader.states(["k", "l"])) == {"k", "l"}
+    ledger.end(now=9, reason="done")
+    assert (reader.totals().requests, reader.totals().uncertain) == (1, 1)
+
+
+async def test_what_depends_on_a_failed_commit_fails_with_its_reason(ledger: Ledger) -> None:
+    ledger._connection.execute("PRAGMA query_only = ON")
+    attempt = intended(ledger, "k")
+    with pytest.raises(StorageError, match="readonly"):
+        await ledger.submitted(attempt, now=3)
+    ledger._connection.execute("PRAGMA query_only = OFF")
+    with pytest.raises(StorageError, match="readonly"):
+        await ledger.settle(attempt, BOUGHT, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4)
+    await started(ledger, "l", stem="b")

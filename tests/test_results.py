@@ -62,7 +62,7 @@ def manifest(tmp_path: Path, text: str) -> Manifest:
 
 
 async def settle(ledger: Ledger, key: str, outcome: Outcome, status: Status) -> None:
-    attempt = await ledger.start(key=key, row_id="x", stem=key, model="m", provider="p", reserved=None, now=2)
+    attempt = ledger.start(key=key, row_id="x", stem=key, model="m", provider="p", reserved=None, now=2)
     await ledger.submitted(attempt, now=3)
     credits_of = None if outcome.cost_usd is None else outcome.cost_usd * 1000
     await ledger.settle(attempt, outcome, status=status, counts=True, in_credits=credits_of, now=4)

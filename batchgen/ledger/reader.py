@@ -132,7 +132,8 @@ class Reader:
     def costs(self, model: str, *, most: int) -> list[Decimal]:
         """USD of a model's pictures among so many latest attempts, the oldest first."""
         rows = self._connection.execute(
-            "SELECT latest.cost FROM (SELECT id, key, error_class, cost FROM attempts ORDER BY id DESC LIMIT ?)"
+            "SELECT latest.cost FROM"
+            " (SELECT id, key, error_class, cost FROM attempts ORDER BY id DESC LIMIT ?)"
             " AS latest JOIN tasks USING (key)"
             " WHERE model = ? AND latest.error_class IS NULL AND latest.cost IS NOT NULL ORDER BY latest.id",
             (most, model),

@@ -13,25 +13,17 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from batchgen.errors import StorageError
 from batchgen.ledger.schema import QUALITIES, connect, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Outcome, Status, Value
+from batchgen.records import ErrorClass, Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from decimal import Decimal
     from pathlib import Path
 
-    from batchgen.errors import StorageError
 
 T = TypeVar("T")
-
-
-class Attempt(Value, frozen=True, kw_only=True):
-    """One request that is about to be made: its number in the ledger and the file it may fill."""
-
-    id: int
-    key: str
-    stem: str
 
 
 class _Ticket(Generic[T]):
@@ -58,6 +50,26 @@ class _Ticket(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._values[0]
+
+
+class Attempt:
+    """One request that is about to be made; its number and file name are known once it is submitted."""
+
+    __slots__ = ("_ticket", "key")
+
+    def __init__(self, key: str, ticket: _Ticket[tuple[int, str]]) -> None:
+        self.key = key
+        self._ticket = ticket
+
+    @property
+    def id(self) -> int:
+        """Its number in the ledger."""
+        return self._ticket.value()[0]
+
+    @property
+    def stem(self) -> str:
+        """The file it may fill, without extension."""
+        return self._ticket.value()[1]
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
@@ -136,7 +148,7 @@ class Ledger:
             )
         )
 
-    async def start(
+    def start(
         self,
         *,
         key: str,
@@ -147,17 +159,24 @@ class Ledger:
         reserved: Decimal | None,
         now: int,
     ) -> Attempt:
-        """Note the intent to send a request and claim the file name for its task."""
+        """
+        Note the intent to send a request and claim the file name for its task.
 
-        def write(connection: sqlite3.Connection) -> Attempt:
+        It goes to disk with the next commit, at the latest with its own `submitted`: before that nothing has
+        left, and a request nobody sent needs no trace.
+        """
+
+        def write(connection: sqlite3.Connection) -> tuple[int, str]:
             claimed = _claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
                 (key, self._run, now, nano(reserved)),
             )
-            return Attempt(id=cursor.lastrowid or 0, key=key, stem=claimed)
+            return cursor.lastrowid or 0, claimed
 
-        return await self._commit(write)
+        ticket = _Ticket(write)
+        self._waiting.append(ticket)
+        return Attempt(key, ticket)
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
@@ -184,8 +203,10 @@ class Ledger:
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
         """
-        values = _values(attempt, outcome, status=status, counts=counts, in_credits=in_credits, now=now)
-        await self._commit(lambda connection: _settle(connection, values))
+        values = _values(outcome, status=status, counts=counts, in_credits=in_credits, now=now)
+        await self._commit(
+            lambda connection: _settle(connection, {**values, "attempt": attempt.id, "key": attempt.key})
+        )
 
     async def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         ticket = _Ticket(operation)
@@ -214,6 +235,8 @@ class Ledger:
                     ticket.work(self._connection)
         except sqlite3.Error as cause:
             error = storage_error(self.path, cause)
+        except StorageError as cause:  # of an earlier commit, on which one of these depends
+            error = cause
         for ticket in batch:
             ticket.error = error
 
@@ -244,13 +267,11 @@ def _fold(stem: str) -> str:
 
 
 def _values(
-    attempt: Attempt, outcome: Outcome, *, status: Status, counts: bool, in_credits: Decimal | None, now: int
+    outcome: Outcome, *, status: Status, counts: bool, in_credits: Decimal | None, now: int
 ) -> dict[str, object]:
     usage, cost = outcome.usage, nano(outcome.cost_usd)
     failed = outcome.kind is not None
     return {
-        "attempt": attempt.id,
-        "key": attempt.key,
         "status": status,
         "counts": int(counts),
         "uncertain": int(outcome.kind is ErrorClass.UNCERTAIN),
