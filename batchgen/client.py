@@ -36,9 +36,9 @@ import httpcore
 import httpx
 import msgspec
 
-from batchgen import __version__
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
+from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator

@@ -933,3 +933,16 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, *, same: bool) -> No
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) >> 10
 
     assert peak(100_000) - peak(1_000) < 50
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_named(tmp_path: Path, snapshot: Path, separator: str, word: str) -> None:
+    source = tmp_path / "m.csv"
+    with pytest.raises(ManifestError, match=f"its cells look separated by {word}"):
+        read(source, snapshot, f"id{separator}prompt\na{separator}x\n")
+
+
+def test_the_snapshot_is_as_readable_as_any_new_file(tmp_path: Path, snapshot: Path) -> None:
+    source = tmp_path / "m.csv"
+    read(source, snapshot, "prompt\nx\n")
+    assert snapshot.stat().st_mode == source.stat().st_mode

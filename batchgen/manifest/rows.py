@@ -192,7 +192,7 @@ class Rows:
             found["id"] = name
         if self._reading.template is None and "prompt" not in found and "prompt" not in mapping:
             names = ", ".join(quoted(name) for name in self._table.names[:20])
-            hint = nearest("prompt", self._table.names)
+            hint = _other_separator(self._table.names) or nearest("prompt", self._table.names)
             self._problems.add(
                 f"no column 'prompt'{hint}; the file has {names}; --column prompt=NAME names it"
             )
@@ -382,6 +382,14 @@ def hashes(cells: pa.Array, lead: bytes = b"") -> bytes:
         one.update(cell)
         hashed.append(one.digest())
     return b"".join(hashed)
+
+
+def _other_separator(names: list[str]) -> str:
+    """A hint where the header reads like one cell of a table with another separator."""
+    for sign, word in ((";", "semicolons"), ("\t", "tabs")):
+        if any(sign in name for name in names):
+            return f": its cells look separated by {word}; save it with commas, or with tabs as .tsv"
+    return ""
 
 
 def _spread(cells: pa.Array | pa.Scalar, rows: int) -> pa.Array:

@@ -7,11 +7,9 @@ Rows wait in a temporary file as sorted stretches, which are merged as they are 
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
+import secrets
 from array import array
 from heapq import merge
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -20,6 +18,7 @@ import pyarrow.ipc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 _NO: Final = pa.scalar(value=False)
 _NONE: Final = pa.array([], pa.uint64())
@@ -32,10 +31,11 @@ _READ_BYTES: Final = 1 << 17
 
 def temporary(path: Path, files: contextlib.ExitStack) -> Path:
     """A new file beside `path`, gone when `files` is closed unless it was moved."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    files.callback(Path(name).unlink, missing_ok=True)
-    os.close(descriptor)
-    return Path(name)
+    # Not `mkstemp`: the file is to be as readable as any other that this person makes.
+    name = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    files.callback(name.unlink, missing_ok=True)
+    name.touch(exist_ok=False)
+    return name
 
 
 def repeated(values: array[int]) -> array[int]:
