@@ -13,7 +13,6 @@ decided here, and a picture has fewer hands to go through.
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import logging
 import math
 import re
@@ -23,7 +22,6 @@ import struct
 import threading
 import urllib.request
 import zlib
-from collections import deque
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -36,6 +34,7 @@ import httpcore
 import httpx
 import msgspec
 
+from batchgen import links
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
 from batchgen.version import __version__
@@ -43,6 +42,8 @@ from batchgen.version import __version__
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
+
+    from batchgen.buffers import Buffers, Claim
 
 _MIB = 2**20
 _CONNECT = 10.0
@@ -54,8 +55,6 @@ _PIECE = 256 * 1024
 _SMALL = 64 * 1024
 """Bytes of an answer of unknown length that are read before it takes its turn in `Buffers`: a gateway may
 send its headers and blanks long before the picture, and must not hold a place all the while."""
-_UNKNOWN = 16 * _MIB
-"""Bytes claimed for the first answer of unknown length; later ones are taken to be as long as the last."""
 _REDIRECTS = 3
 _PAUSES = (0.5, 2.0)
 """Seconds between the tries of a download."""
@@ -67,87 +66,8 @@ _LOST = (
 _PASSING = (ErrorClass.UNREACHABLE, ErrorClass.UNCERTAIN, ErrorClass.TRANSIENT)
 _LOGGERS = ("httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s\"'?]+")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-_AZURE_PLATFORM = ipaddress.IPv4Address("168.63.129.16")
-"""Looks public, and only ever means the platform under a virtual machine."""
 _LEFT_OVER = attrgetter("stream.inner._stream._connection._h11_state.trailing_data")
 """Bytes read beyond a response. No public name; were it gone, no connection is kept (a test would tell)."""
-
-
-class Buffers:
-    """
-    How many bytes of answers may be held at once, by all clients of a run together.
-
-    First come, first served. What is larger than the whole `capacity` (bytes) waits until it is alone.
-    """
-
-    def __init__(self, capacity: int = 128 * _MIB) -> None:
-        self._capacity = capacity
-        self._held = 0
-        self.usual = _UNKNOWN
-        """Bytes to claim for an answer of unknown length."""
-        self._queue: deque[tuple[int, anyio.Event]] = deque()
-
-    @property
-    def held(self) -> int:
-        """Bytes claimed at the moment."""
-        return self._held
-
-    @contextmanager
-    def claim(self) -> Iterator[Claim]:
-        """A claim of nothing, to be filled; given back at the end."""
-        claim = Claim(self)
-        try:
-            yield claim
-        finally:
-            claim.resize(0)
-
-    async def take(self, size: int) -> None:
-        """Wait for `size` bytes and count them; `Claim` gives them back."""
-        if not self._queue and self._fits(size):
-            self._held += size
-            return
-        turn = (size, anyio.Event())
-        self._queue.append(turn)
-        try:
-            await turn[1].wait()
-        except anyio.get_cancelled_exc_class():
-            if turn[1].is_set():
-                self.add(-size)
-            else:
-                self._queue.remove(turn)
-                self.add(0)
-            raise
-
-    def add(self, size: int) -> None:
-        """Count `size` bytes more, or fewer, without waiting, and let in who fits."""
-        self._held += size
-        while self._queue and self._fits(self._queue[0][0]):
-            granted, event = self._queue.popleft()
-            self._held += granted
-            event.set()
-
-    def _fits(self, size: int) -> bool:
-        return self._held == 0 or self._held + size <= self._capacity
-
-
-class Claim:
-    """The bytes one answer holds of `Buffers`."""
-
-    def __init__(self, buffers: Buffers) -> None:
-        self._buffers = buffers
-        self.size = 0
-
-    async def take(self, size: int) -> None:
-        """Wait until `size` bytes are free. Whoever waits holds nothing, so nobody waits for each other."""
-        self.resize(0)
-        await self._buffers.take(size)
-        self.size = size
-
-    def resize(self, size: int) -> None:
-        """Hold `size` bytes from now on, without waiting: the bytes are there already."""
-        size, self.size = size - self.size, size
-        self._buffers.add(size)
 
 
 class TLS:
@@ -432,10 +352,6 @@ def _through(proxy: str) -> httpcore.Proxy:
     return httpcore.Proxy(_target(parsed.url), auth=parsed.raw_auth, headers=parsed.headers.raw)
 
 
-class _BadLinkError(Exception):
-    """A link that is not followed, and why."""
-
-
 class Client:
     """
     One connection to an endpoint, for one worker: one request at a time.
@@ -529,7 +445,7 @@ class Client:
         if isinstance(result, bytearray):
             return result
         result = result or flight.failure(f"no whole picture within {self._timeout:g} s")
-        message = self._secret.redact(f"{_shown(url)}: {result.message}")[:500]
+        message = self._secret.redact(f"{links.shown(url)}: {result.message}")[:500]
         return msgspec.structs.replace(result, kind=ErrorClass.DOWNLOAD, message=message)
 
     async def _open(self, url: httpx.URL, proxy: str | None) -> httpx.AsyncBaseTransport:
@@ -643,7 +559,7 @@ class Client:
         while True:
             try:
                 result = await self._follow(url, attempt, flight, claim)
-            except _BadLinkError as error:
+            except links.BadLinkError as error:
                 return Failure(kind=ErrorClass.DOWNLOAD, message=str(error))
             except _LOST as error:
                 result = flight.failure(_told(error))
@@ -656,7 +572,7 @@ class Client:
 
     async def _follow(self, url: str, attempt: int, flight: _Flight, claim: Claim) -> bytearray | Failure:
         for _ in range(1 + _REDIRECTS):
-            link = _link(url)
+            link = links.parsed(url)
             flight.start(link.netloc.decode("ascii"))
             claim.resize(0)
             answer = await self._get(link, attempt, flight, claim)
@@ -668,16 +584,16 @@ class Client:
                 passing = answer.status in {408, 425, 429} or answer.status >= 500
                 kind = ErrorClass.TRANSIENT if passing else ErrorClass.DOWNLOAD
                 return flight.failure(f"HTTP {answer.status}", kind)
-            url = _joined(link, answer.headers["location"])
-        raise _BadLinkError(f"more than {_REDIRECTS} redirects")
+            url = links.joined(link, answer.headers["location"])
+        raise links.BadLinkError(f"more than {_REDIRECTS} redirects")
 
     async def _get(self, link: httpx.URL, attempt: int, flight: _Flight, claim: Claim) -> Answer | Failure:
         proxy = None if self._transport else _proxy(link)
         name, address = link.raw_host.decode("ascii"), link.host
         if link.host != self._base.host:
             if link.scheme != "https":
-                raise _BadLinkError("only https links are followed")
-            addresses = await _public_addresses(link.host, link.port or 443, proxied=proxy is not None)
+                raise links.BadLinkError("only https links are followed")
+            addresses = await links.public_addresses(link.host, link.port or 443, proxied=proxy is not None)
             # Asked for by address, so that a second look-up cannot lead elsewhere (DNS rebinding).
             address = addresses[attempt % len(addresses)] if addresses else address
         headers = {
@@ -749,32 +665,6 @@ def _base(base_url: str) -> httpx.URL:
     return base
 
 
-def _joined(link: httpx.URL, location: str) -> str:
-    try:
-        return str(link.join(location))
-    except httpx.InvalidURL as error:
-        raise _BadLinkError(f"a redirect to something that is no URL: {error}") from error
-
-
-def _link(url: str) -> httpx.URL:
-    try:
-        link = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise _BadLinkError(f"not a URL: {error}") from error
-    if link.scheme not in {"http", "https"} or not link.host or link.userinfo:
-        raise _BadLinkError("not a link to a picture")
-    return link
-
-
-def _shown(url: str) -> str:
-    """A link as it may be told: what follows the path is often a signature."""
-    try:
-        link = httpx.URL(url)
-    except httpx.InvalidURL:
-        return "a link"
-    return f"{link.scheme}://{link.netloc.decode('ascii')}{link.path}"[:200]
-
-
 def _proxy(link: httpx.URL) -> str | None:
     """The environment's proxy for a link, as the client of the endpoint would choose it."""
     proxies = urllib.request.getproxies()
@@ -782,30 +672,3 @@ def _proxy(link: httpx.URL) -> str | None:
     if not proxy or urllib.request.proxy_bypass(link.netloc.decode("ascii")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
-
-
-async def _public_addresses(host: str, port: int, *, proxied: bool) -> list[str]:
-    """The addresses of a host, all of them public; none for a name that a proxy is to look up."""
-    flags = socket.AI_NUMERICHOST if proxied else 0
-    try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except socket.gaierror:
-        if not proxied:
-            raise
-        if f".{host}".rstrip(".").endswith((".localhost", ".local", ".internal")):
-            raise _BadLinkError("the link leads into a private network") from None
-        return []
-    addresses = [str(entry[4][0]) for entry in found]
-    if not all(map(_public, addresses)):
-        raise _BadLinkError("the link leads into a private network")
-    return addresses
-
-
-def _public(address: str) -> bool:
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast and ip != _AZURE_PLATFORM

@@ -20,7 +20,8 @@ import anyio.to_thread
 
 from batchgen import pricing, providers, retry
 from batchgen.budget import Budget, Estimate
-from batchgen.client import TLS, Buffers, Client
+from batchgen.buffers import Buffers
+from batchgen.client import TLS, Client
 from batchgen.errors import BatchgenError
 from batchgen.limits import Gate
 from batchgen.pool import Pool

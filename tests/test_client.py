@@ -24,7 +24,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.client import TLS, Answer, Buffers, Client
+from batchgen.buffers import Buffers
+from batchgen.client import TLS, Answer, Client
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
 
@@ -926,7 +927,8 @@ _MANY = r"""
     import re, sys
     from pathlib import Path
     import anyio
-    from batchgen.client import Answer, Buffers, Client
+    from batchgen.buffers import Buffers
+    from batchgen.client import Answer, Client
 
     ASKED, SIZE = 64, 10_000_000
 
