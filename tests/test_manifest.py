@@ -946,3 +946,20 @@ def test_the_snapshot_is_as_readable_as_any_new_file(tmp_path: Path, snapshot: P
     source = tmp_path / "m.csv"
     read(source, snapshot, "prompt\nx\n")
     assert snapshot.stat().st_mode == source.stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("text", "prompts"),
+    [
+        ('prompt\nkept\n"G I G" on a wall\n', ["kept", '"G I G" on a wall']),
+        ('prompt\n"one ""big"" word"\n"two\nlines"\n', ['one "big" word', "two\nlines"]),
+        ('prompt\n"whole"\n', ["whole"]),
+        ('prompt\na 3" nail\n', ['a 3" nail']),
+    ],
+)
+@pytest.mark.parametrize("name", ["m.tsv", "m.tsv.gz"])
+def test_quotes_in_a_tsv_are_the_cell_s_own_unless_they_wrap_all_of_it(
+    tmp_path: Path, snapshot: Path, text: str, prompts: list[str], name: str
+) -> None:
+    data = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    assert [task.prompt for task in tasks_of(read(tmp_path / name, snapshot, data))] == prompts

@@ -119,9 +119,10 @@ def opened(source: str, stdin: BinaryIO | None, problems: Problems) -> Iterator[
             elif kind == "jsonl":
                 table = _jsonl(stream, problems)
             else:
+                quoted = kind == "csv" or not _bare_quotes(stream)
                 utf8 = _Utf8(stream, problems)
                 stack.callback(utf8.stop)
-                table = _csv(utf8, "\t" if kind == "tsv" else ",", problems)
+                table = _csv(utf8, "\t" if kind == "tsv" else ",", problems, quoted=quoted)
         except _UNREADABLE as error:
             problems.add(_reason(error))
             problems.fail()
@@ -221,7 +222,20 @@ class _Utf8:
         self.closed = True
 
 
-def _csv(stream: _Utf8, delimiter: str, problems: Problems) -> Table:
+def _bare_quotes(stream: BinaryIO) -> bool:
+    """
+    Tell whether the quotes in a TSV are its cells' own: one ends, and its cell goes on.
+
+    A TSV proper knows no quoting (IANA, text/tab-separated-values); spreadsheets quote all the same.
+    """
+    found = False
+    while not found and (lines := stream.readlines(_BLOCK)):
+        found = _BARE_QUOTE.search(b"".join(lines)) is not None
+    stream.seek(0)
+    return found
+
+
+def _csv(stream: _Utf8, delimiter: str, problems: Problems, *, quoted: bool) -> Table:
     ragged: list[tuple[int, str]] = []
 
     def unfit(row: pyarrow.csv.InvalidRow) -> str:
@@ -238,7 +252,10 @@ def _csv(stream: _Utf8, delimiter: str, problems: Problems) -> Table:
             use_threads=False, block_size=_BLOCK, autogenerate_column_names=True
         ),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=unfit
+            delimiter=delimiter,
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+            invalid_row_handler=unfit,
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             check_utf8=False, strings_can_be_null=False, default_column_type=pa.string()
@@ -260,6 +277,7 @@ def _csv(stream: _Utf8, delimiter: str, problems: Problems) -> Table:
     )
 
 
+_BARE_QUOTE: Final = re.compile(rb'(?:^|[\t\n])"(?!")(?:[^"\t\n]|"")*"[^"\t\r\n]')
 _UNCLOSED: Final = "a quote that opens in this row is never closed"
 
 
