@@ -76,7 +76,7 @@ class Totals(Value, frozen=True, kw_only=True):
 
 
 class Run(Value, frozen=True, kw_only=True):
-    """One session of work on a run directory."""
+    """One stretch of work on a run directory."""
 
     id: int
     started_at: int
