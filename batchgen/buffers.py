@@ -1,4 +1,4 @@
-"""How many bytes of answers may be held at once?"""
+"""Where do answers lie in memory, and how many bytes of them at once?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _MIB = 2**20
 _UNKNOWN = 16 * _MIB
 """Bytes claimed for the first answer of unknown length; later ones are taken to be as long as the last."""
+_SPARE = 32 * _MIB
+"""Bytes kept for later answers: new memory costs a page fault every 4 KiB, a millisecond a picture."""
 
 
 class Buffers:
@@ -28,6 +30,7 @@ class Buffers:
         self._held = 0
         self.usual = _UNKNOWN
         """Bytes to claim for an answer of unknown length."""
+        self._spare: list[bytearray] = []
         self._queue: deque[tuple[int, anyio.Event]] = deque()
 
     @property
@@ -43,6 +46,23 @@ class Buffers:
             yield claim
         finally:
             claim.resize(0)
+
+    def memory(self, length: int) -> bytearray:
+        """So many bytes of whatever was in them."""
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            return bytearray(length)
+        del memory[length:]
+        memory.extend(bytes(length - len(memory)))
+        return memory
+
+    def recycle(self, memory: bytearray) -> None:
+        """Use memory again, or free it at once; nobody may look at it any more. Any thread may call this."""
+        if sum(map(len, self._spare)) + len(memory) <= _SPARE:
+            self._spare.append(memory)
+        else:
+            memory.clear()
 
     async def take(self, size: int) -> None:
         """Wait for `size` bytes and count them; `Claim` gives them back."""

@@ -7,40 +7,37 @@ exactly there.
 
 httpx stays behind this module: what it raises becomes a `Failure`, what it returns becomes an `Answer`. Its
 values and its transport interface are used, its client is not: redirects, cookies and credentials are
-decided here, and a picture has fewer hands to go through.
+decided here. Through a proxy httpx's own transport carries the request, otherwise a `Connection`.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import re
 import socket
 import ssl
-import struct
 import threading
 import urllib.request
 import zlib
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import httpcore
 import httpx
 import msgspec
 
 from batchgen import links
+from batchgen.connection import RESET, Body, Connection
 from batchgen.errors import InputError
 from batchgen.records import ErrorClass, Failure
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from batchgen.buffers import Buffers, Claim
@@ -48,26 +45,17 @@ if TYPE_CHECKING:
 _MIB = 2**20
 _CONNECT = 10.0
 _CLOSE = 2.0
-_KEEP_ALIVE = 4.0
-"""Seconds; most servers close an idle connection after five or more, and a request must not meet that."""
-_PIECE = 256 * 1024
-"""Bytes, at most, of an answer of known length that pass httpcore's layers at once: a piece has its price."""
 _SMALL = 64 * 1024
 """Bytes of an answer of unknown length that are read before it takes its turn in `Buffers`: a gateway may
 send its headers and blanks long before the picture, and must not hold a place all the while."""
 _REDIRECTS = 3
 _PAUSES = (0.5, 2.0)
 """Seconds between the tries of a download."""
-_LOST = (
-    httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError,
-    httpcore.ProxyError, httpcore.UnsupportedProtocol, OSError, UnicodeError,
-)  # fmt: skip
-"""What a lost request raises; some TLS errors and impossible names come as the standard library's own."""
+_LOST = (httpx.HTTPError, OSError, UnicodeError)
+"""What a lost request raises; sockets, TLS and impossible names raise the standard library's own."""
 _PASSING = (ErrorClass.UNREACHABLE, ErrorClass.UNCERTAIN, ErrorClass.TRANSIENT)
 _LOGGERS = ("httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
 _QUERY = re.compile(r"(?<=[^\s?])\?[^\s\"'?]+")
-_LEFT_OVER = attrgetter("stream.inner._stream._connection._h11_state.trailing_data")
-"""Bytes read beyond a response. No public name; were it gone, no connection is kept (a test would tell)."""
 
 
 class TLS:
@@ -232,126 +220,6 @@ class _Identity:
         return (data,)
 
 
-class _Wire(httpcore.AsyncNetworkStream):
-    """
-    A connection that hands over larger pieces while it is known how many bytes are `due`.
-
-    httpcore asks for 64 KiB, TLS gives 16 KiB at a time, and each piece passes a dozen layers.
-    """
-
-    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
-        self._inner = inner
-        self._flight: _Flight | None = None
-        self._due = 0
-
-    def expect(self, due: int, flight: _Flight) -> None:
-        """The next `due` bytes belong to one body."""
-        self._due, self._flight = due, flight
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if not (self._due and self._flight):
-            return await self._inner.read(max_bytes, timeout)
-        pieces: list[bytes] = []
-        got, enough = 0, min(self._due, _PIECE // 2)
-        while got < enough:
-            piece = await self._inner.read(min(self._due, _PIECE), timeout)
-            if not piece:
-                break
-            pieces.append(piece)
-            got += len(piece)
-            self._due -= len(piece)
-            self._flight.received += len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._inner.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return _Wire(await self._inner.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> object:
-        return self._inner.get_extra_info(info)
-
-
-class _Network(httpcore.AsyncNetworkBackend):
-    """The network, on asyncio and trio alike."""
-
-    def __init__(self) -> None:
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _Wire(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
-
-
-class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, as httpcore gives it."""
-
-    def __init__(self, inner: AsyncIterable[bytes]) -> None:
-        self.inner = inner
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self.inner)
-
-    async def aclose(self) -> None:
-        await cast("httpx.AsyncByteStream", self.inner).aclose()
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """One connection, through a proxy if there is one."""
-
-    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
-        """:raises ImportError, ValueError, httpx.InvalidURL: the proxy cannot be used."""
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            proxy=None if proxy is None else _through(proxy),
-            max_connections=1,
-            max_keepalive_connections=1,
-            keepalive_expiry=_KEEP_ALIVE,
-            network_backend=_Network(),
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._pool.handle_async_request(
-            httpcore.Request(
-                request.method,
-                _target(request.url),
-                headers=request.headers.raw,
-                content=cast("httpx.AsyncByteStream", request.stream),
-                extensions=request.extensions,
-            )
-        )
-        stream = _Stream(cast("AsyncIterable[bytes]", answer.stream))
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=stream, extensions=dict(answer.extensions)
-        )
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-def _target(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-
-
-def _through(proxy: str) -> httpcore.Proxy:
-    parsed = httpx.Proxy(proxy)
-    if parsed.url.scheme.startswith("socks"):
-        importlib.import_module("socksio")  # what httpcore needs for it
-    return httpcore.Proxy(_target(parsed.url), auth=parsed.raw_auth, headers=parsed.headers.raw)
-
-
 class Client:
     """
     One connection to an endpoint, for one worker: one request at a time.
@@ -373,6 +241,7 @@ class Client:
     ) -> None:
         self._secret = _Secret(key)
         self._base = _base(base_url)
+        self._urls: dict[str, httpx.URL] = {}
         self._timeout = timeout
         self._buffers = buffers
         self._max_body = max_body
@@ -425,6 +294,10 @@ class Client:
             finally:
                 self._claim = None
 
+    def recycle(self, answer: Answer) -> None:
+        """Let the memory of an answer's body be used again: all of it is read. Any thread may call this."""
+        self._buffers.recycle(answer.body)
+
     async def fetch(self, url: str) -> bytearray | Failure:
         """
         GET a hosted picture, without key or cookies. A public https address, or the endpoint's own host.
@@ -453,8 +326,12 @@ class Client:
             context = await anyio.to_thread.run_sync(self._tls.context)
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
+        if proxy is None:
+            return Connection(context)
         try:
-            return _Transport(context, proxy)
+            # Kept open, a connection might hand what came beyond one answer to the next.
+            once = httpx.Limits(max_connections=1, max_keepalive_connections=0)
+            return httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=once)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise InputError(f"the proxy named in the environment cannot be used: {error}") from error
 
@@ -464,8 +341,10 @@ class Client:
         flight = _Flight(self._host)
         stream = _Body(body, flight, sending)
         headers = self._headers | self._secret.headers() | {"content-length": str(len(body))}
+        if path not in self._urls:
+            self._urls[path] = httpx.URL(f"{self._base}{path}")
         request = httpx.Request(
-            "POST", f"{self._base}{path}", headers=headers, stream=stream, extensions=self._extensions()
+            "POST", self._urls[path], headers=headers, stream=stream, extensions=self._extensions()
         )
         result: Answer | Failure | None = None
         with anyio.move_on_after(self._timeout) as flight.scope:
@@ -474,6 +353,8 @@ class Client:
             except _LOST as error:
                 if error is stream.error:
                     raise
+                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    flight.sent = False
                 result = flight.failure(_told(error))
         result = result or flight.failure(f"no whole answer within {self._timeout:g} s")
         if isinstance(result, Failure):
@@ -495,7 +376,7 @@ class Client:
             return await self._read(response, flight, claim)
         finally:
             with anyio.move_on_after(_CLOSE, shield=True):
-                await _close(response)
+                await response.aclose()
 
     async def _read(self, response: httpx.Response, flight: _Flight, claim: Claim) -> Answer | Failure:
         headers = dict(response.headers)
@@ -509,10 +390,29 @@ class Client:
         elif flight.expected is None or isinstance(decoder, _Inflate):
             body = await self._growing(response, decoder, flight, claim)
         else:
-            body = await _whole(response, flight, flight.expected, claim)
+            body = await self._whole(response, flight, flight.expected, claim)
         if isinstance(body, str):
             return flight.failure(body, ErrorClass.BAD_ANSWER)
         return Answer(response.status_code, headers, body)
+
+    async def _whole(self, response: httpx.Response, flight: _Flight, length: int, claim: Claim) -> bytearray:
+        with flight.waiting():
+            await claim.take(length)
+        body = self._buffers.memory(length)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        if isinstance(stream, Body):
+            view = memoryview(body)
+            while flight.received < length:
+                flight.received += await stream.receive_into(view[flight.received :])
+            return body
+        at = 0
+        async for chunk in stream:
+            flight.received = end = at + len(chunk)
+            body[at:end] = chunk
+            at = end
+        if at != length:
+            raise httpx.RemoteProtocolError("the answer is not as long as it says")
+        return body
 
     async def _growing(
         self, response: httpx.Response, decoder: _Inflate | _Identity, flight: _Flight, claim: Claim
@@ -611,41 +511,14 @@ class Client:
             return await self._exchange(http, request, flight, claim)
 
 
-async def _whole(response: httpx.Response, flight: _Flight, length: int, claim: Claim) -> bytearray:
-    with flight.waiting():
-        await claim.take(length)
-    body = bytearray(length)
-    at, wire = 0, response.extensions.get("network_stream")
-    async for chunk in cast("httpx.AsyncByteStream", response.stream):
-        if at == 0 and isinstance(wire, _Wire):  # what had come with the headers is in this first chunk
-            wire.expect(length - len(chunk), flight)
-        flight.received = end = at + len(chunk)
-        body[at:end] = chunk
-        at = end
-    if at != length:
-        raise httpx.RemoteProtocolError("the answer is not as long as it says")
-    return body
-
-
-async def _close(response: httpx.Response) -> None:
-    """Give the connection back, unless it brought more than the answer: that would pass for the next one."""
-    try:
-        clean = not any(_LEFT_OVER(response))
-    except AttributeError:
-        clean = False
-    if not clean:
-        _hang_up(response)
-    await response.aclose()
-
-
 def _hang_up(response: httpx.Response) -> None:
-    """End the connection under httpcore's hands; closing it is left to httpcore, or its pool loses count."""
+    """End the connection under its owner's hands; to close it is left to the owner, who keeps count."""
     stream = response.extensions.get("network_stream")
     if stream is not None:
         connection = stream.get_extra_info("socket")
         with suppress(OSError):
             # With a reset: a peer in the midst of sending would not notice a polite goodbye.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             connection.shutdown(socket.SHUT_RDWR)
 
 

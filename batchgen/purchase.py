@@ -8,6 +8,7 @@ gate, ledger and worker, and decides by the one table in `retry` what comes next
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -52,8 +53,8 @@ _PATIENCE = 3600.0
 """Seconds without any answer but "slow down" or "nobody there", after which a run is stopped."""
 _FIRST_PATIENCE = 60.0
 """The same for an endpoint that has never answered in this run: its address is wrong, most likely."""
-_THREADS = 4
-"""Enough to keep two cores busy with decoding; each holds a picture and a half in memory."""
+_THREADS = min(4, max(2, os.cpu_count() or 1))
+"""For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

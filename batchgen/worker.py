@@ -116,7 +116,9 @@ class Worker:
     def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
         """Read an answer and keep its picture; a generation comes back while its picture is still a link."""
         reading = chat.read(answer.status, answer.headers, answer.body, now=self._wall())
-        answer.body.clear()  # all of it is read; a large picture is not held twice while it is decoded
+        self._client.recycle(
+            answer
+        )  # all of it is read; a large picture is not held twice while it is decoded
         if isinstance(reading, Failure):
             return self._failed(task, reading)
         data = _picture(reading).data

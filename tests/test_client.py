@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +33,7 @@ from batchgen.records import ErrorClass, Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 KEY = "sk-secret.0123456789/abc"
 PICTURE = b'{"data": "' + b"x" * 300_000 + b'"}'
@@ -324,6 +327,65 @@ async def test_a_connection_the_server_closed_meanwhile_is_not_used() -> None:
     assert server.connections == 3
 
 
+# Over TLS
+
+
+@pytest.fixture
+def certified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """A server's certificate for "localhost", of an authority that this environment trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@contextmanager
+def answering_over_tls(context: ssl.SSLContext, *answers: bytes) -> Iterator[Server]:
+    def behave(peer: socket.socket, number: int) -> None:
+        with suppress(OSError), context.wrap_socket(peer, server_side=True) as secured:
+            for _ in answers:
+                server.read(secured)
+                secured.sendall(answers[len(server.requests) - 1])
+
+    with Server(behave) as server:
+        server.url = f"https://localhost:{server.port}"
+        yield server
+
+
+async def test_one_tls_connection_serves_request_after_request(certified: ssl.SSLContext) -> None:
+    large = PICTURE * 20
+    with answering_over_tls(certified, *[http(large), chunked(large)] * 2) as server:
+        async with client(server.url) as one:
+            for _ in range(4):
+                answer = await ask(one, body=b"x" * 3_000_000)
+                assert isinstance(answer, Answer)
+                assert answer.body == large
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("answer", [http()[:-5], chunked(PICTURE, end=b""), b""])
+async def test_a_tls_answer_that_is_cut_is_uncertain(certified: ssl.SSLContext, answer: bytes) -> None:
+    with answering_over_tls(certified, answer) as server:
+        failure = await once(server.url)
+    assert isinstance(failure, Failure)
+    assert failure.kind is ErrorClass.UNCERTAIN
+
+
+async def test_a_certificate_of_another_name_is_unreachable(certified: ssl.SSLContext) -> None:
+    with answering_over_tls(certified, http()) as server:
+        failure = await unsent(server.url.replace("localhost", "127.0.0.1"))
+    assert "certificate verify failed" in failure.message
+
+
+async def test_a_certificate_of_an_unknown_authority_is_unreachable(certified: ssl.SSLContext) -> None:
+    trustme.CA().issue_cert("localhost").configure_cert(certified)
+    with answering_over_tls(certified, http()) as server:
+        failure = await unsent(server.url)
+    assert "certificate verify failed" in failure.message
+
+
 # The moment of sending
 
 
@@ -349,8 +411,27 @@ async def test_no_byte_of_the_body_leaves_before_sending_has_ended() -> None:
         async with client(server.url) as one, one.post("/p", b"BODY", sending=sending) as answer:
             assert isinstance(answer, Answer)
     before, _, after = b"".join(seen).partition(b"|")
-    assert before.endswith(b"\r\n\r\n")
-    assert after == b"BODY"
+    assert before == b""
+    assert after.endswith(b"\r\n\r\nBODY")
+
+
+async def test_a_connection_reset_before_the_first_byte_is_unreachable_and_free() -> None:
+    def behave(peer: socket.socket, number: int) -> None:
+        go.wait(5)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        gone.set()
+
+    async def sending() -> None:
+        go.set()
+        await anyio.to_thread.run_sync(gone.wait)
+
+    go, gone = threading.Event(), threading.Event()
+    with Server(behave) as server:
+        async with client(server.url) as one, one.post("/p", b"BODY", sending=sending) as failure:
+            assert isinstance(failure, Failure)
+    assert failure.kind is ErrorClass.UNREACHABLE
+    assert "nothing sent" in failure.message
 
 
 @pytest.mark.parametrize("error", [KeyError("ledger"), OSError("disk full"), TimeoutError(), InputError("x")])
@@ -742,14 +823,15 @@ def test_a_client_does_not_show_its_key() -> None:
 
 
 async def test_the_key_and_signed_queries_appear_in_no_log_and_no_message(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     echo = http(x_echo=f"Bearer {KEY}", location=f"/x?signature={KEY}-1234")
     caplog.set_level(logging.DEBUG)
-    with answering(echo, http(b"pic"), f"{KEY} is not HTTP\r\n\r\n".encode()) as server:
-        async with client(server.url) as one:
+    with answering(echo, http(b"pic"), f"{KEY} is not HTTP\r\n\r\n".encode()) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)  # httpx's transport logs, and a proxy is its case
+        async with client("http://models.test/v1") as one:
             assert isinstance(await ask(one), Answer)
-            assert await one.fetch(f"{server.url}/a.png?signature=s3cr3t") == bytearray(b"pic")
+            assert await one.fetch("http://models.test/a.png?signature=s3cr3t") == bytearray(b"pic")
             failure = await ask(one)
     assert isinstance(failure, Failure)
     assert KEY not in failure.message
