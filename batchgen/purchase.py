@@ -23,7 +23,8 @@ from batchgen import pricing, providers, retry
 from batchgen.budget import Budget, Estimate
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Client
-from batchgen.errors import BatchgenError
+from batchgen.disk import Disk
+from batchgen.errors import StorageError
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.records import ZERO, ErrorClass, Model, Status, Value
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from batchgen.budget import Reservation
+    from batchgen.disk import Space
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Attempt, Ledger, Reader, State
     from batchgen.limits import Pass
@@ -122,11 +124,6 @@ def _stop(outcome: Outcome, where: str, *, reason: str | None = None) -> Stop:
     )
 
 
-def _first(several: BaseExceptionGroup[BatchgenError]) -> BatchgenError:
-    one = several.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one
-
-
 class Purchase:
     """Everything that the workers of one run share."""
 
@@ -139,6 +136,7 @@ class Purchase:
         ledger: Ledger,
         reader: Reader,
         store: Store,
+        space: Space,
         only: frozenset[str] | None,
         transport: SimulatorTransport | None,
         on_progress: Callable[[Progress], None] | None,
@@ -150,6 +148,7 @@ class Purchase:
         """
         Gather what a run needs.
 
+        :param space: what the run directory's file system must hold.
         :param only: the row ids this run is about; None is all.
         :param transport: replaces the network (the simulator's, in the same process).
         :param on_progress: called with every settled attempt and once a second, on the event loop.
@@ -174,6 +173,9 @@ class Purchase:
         self._blocking: Blocking = blocking or partial(
             anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS)
         )
+        self._disk = Disk(space, blocking=self._blocking)
+        self._refused: StorageError | None = None
+        """What the ledger or the snapshot said when it could not be written or read."""
         self._hands = min(job.concurrency, max(1, manifest.tasks))
         self._pool: Pool[_Item] = Pool(concurrency=self._hands)
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
@@ -208,10 +210,14 @@ class Purchase:
         )
 
     async def carry_out(self) -> None:
-        """Buy what is missing until all is done, something stops the run, or a signal drains it."""
+        """
+        Buy what is missing until all is done, something stops the run, or a signal drains it.
+
+        :raises StorageError: the ledger could not be written, or the snapshot not be read; what was in flight
+            has landed.
+        """
         source = self._items()
         self._heard = anyio.current_time()
-        failure: BatchgenError | None = None
         async with AsyncExitStack() as stack:
             await self._hire(stack)
             async with anyio.create_task_group() as aside:
@@ -220,20 +226,13 @@ class Purchase:
                 if self._on_progress is not None:
                     aside.start_soon(self._beat)
                 try:
-                    await self._pool.run(source, self._attempt)
-                except BatchgenError as cause:
-                    failure = cause  # raised below, as itself and not as a group of one
-                except BaseExceptionGroup as several:
-                    told, rest = several.split(BatchgenError)
-                    if told is None or rest is not None:
-                        raise
-                    failure = _first(told)  # two workers on one full disk: one message
+                    await self._pool.run(source, self._turn)
                 finally:
                     await source.aclose()
                 aside.cancel_scope.cancel()
         self._report()
-        if failure is not None:
-            raise failure
+        if self._refused is not None:
+            raise self._refused
 
     async def _hire(self, stack: AsyncExitStack) -> None:
         provider, tls = self.endpoint.provider, TLS()
@@ -251,6 +250,7 @@ class Purchase:
                 Worker(
                     client=await stack.enter_async_context(client),
                     store=self._store,
+                    disk=self._disk,
                     models=self._model,
                     check=self._job.check,
                     blocking=self._blocking,
@@ -261,20 +261,45 @@ class Purchase:
     async def _items(self) -> AsyncGenerator[_Item, None]:
         """The tasks that are to be bought, read no further ahead than they are needed."""
         batches = selected(self._job, self._manifest, self._reader, self._only)
-        while (found := await self._blocking(lambda: next(batches, None))) is not None:
-            batch, chosen = found
-            for index, state in chosen:
-                if state is not None and gives_up(self._job, state):
-                    await self._ledger.give_up(batch.keys[index])
-                    self._skip(success=False)
-                elif state is not None and state.status is not Status.PENDING:
-                    self._skip(success=state.status is Status.SUCCEEDED)
-                else:
-                    yield _Item(batch.task(index), state)
+        try:
+            while (found := await self._blocking(lambda: next(batches, None))) is not None:
+                batch, chosen = found
+                for index, state in chosen:
+                    if state is not None and gives_up(self._job, state):
+                        await self._ledger.give_up(batch.keys[index])
+                        self._skip(success=False)
+                    elif state is not None and state.status is not Status.PENDING:
+                        self._skip(success=state.status is Status.SUCCEEDED)
+                    else:
+                        yield _Item(batch.task(index), state)
+        except StorageError as cause:
+            self._refuse(cause)
 
     def _skip(self, *, success: bool) -> None:
         self.counts.skipped += 1
         self.counts.unsuccessful_before += not success
+
+    async def _turn(self, item: _Item, number: int) -> float | None:
+        """An attempt, once the disk has room for its picture; see `_attempt` for what comes back."""
+        missing = None
+        with self._pool.waiting() as drained:
+            missing = await self._disk.room(self._pool.inflight)
+        if missing is not None:
+            self._halt(
+                Stop(reason="disk", message=missing, remedy="make room, then run the same command again")
+            )
+        if missing is not None or drained.cancelled_caught:
+            return 0.0
+        try:
+            return await self._attempt(item, number)
+        except StorageError as cause:
+            self._refuse(cause)
+            return None
+
+    def _refuse(self, cause: StorageError) -> None:
+        """End the run for good, but not before what is in flight has landed: it is paid for."""
+        self._refused = self._refused or cause
+        self._halt(Stop(reason="storage", message=str(cause), remedy=""))
 
     async def _attempt(self, item: _Item, number: int) -> float | None:
         """One request for one task; the seconds until its next one, None when it is final or the run ends."""
@@ -340,13 +365,15 @@ class Purchase:
             item.by_kind[kind] += 1
         decision = self._decide(item, outcome)
         with anyio.CancelScope(shield=True):  # it is paid for, and on disk
-            await self._ledger.settle(
-                attempt,
-                outcome,
-                status=self._status(outcome, decision),
-                counts=counts,
-                in_credits=self._credits(outcome.cost_usd),
-                now=self._now(),
+            await self._disk.persist(
+                lambda: self._ledger.settle(
+                    attempt,
+                    outcome,
+                    status=self._status(outcome, decision),
+                    counts=counts,
+                    in_credits=self._credits(outcome.cost_usd),
+                    now=self._now(),
+                )
             )
         self._book(item.task, outcome, hold)
         self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind is None)
@@ -409,6 +436,8 @@ class Purchase:
         self._budget.settle(hold, hold.amount if outcome.kind in UNKNOWN_COST else cost)
         if outcome.kind is None and outcome.cost_usd is not None:
             self._estimate(task.model).observe(cost)
+        if outcome.kind is None:
+            self._disk.observe(sum(image.bytes for image in outcome.images))
         self._settled.set()
         self._settled = anyio.Event()
 
@@ -435,6 +464,7 @@ class Purchase:
                 if self.stop is not None and self.stop.exit_status > 128:
                     everything.cancel()
                     return
+                self._disk.give_up()
                 name = signal.Signals(number).name
                 self.stop = Stop(
                     reason=name,

@@ -108,7 +108,10 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
         _replace(temporary, path)
     except OSError as cause:
         reason = cause.strerror or str(cause)
-        raise StorageError(f"{path}: {reason}; make room or make it writable, then run again") from cause
+        raise StorageError(
+            f"{path}: {reason}; nothing is lost, the ledger has it all: make room or make it writable, and"
+            " the same command writes the table anew"
+        ) from cause
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

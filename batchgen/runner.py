@@ -7,6 +7,7 @@ table, sum up. `Purchase` is its middle part, the only one that is async.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -15,16 +16,17 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
+from batchgen import disk, pricing, providers, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import pricing, providers, results
-from batchgen.errors import BatchgenError, InputError
+from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import Purchase, Stop
@@ -35,7 +37,6 @@ from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from decimal import Decimal
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import State
@@ -115,6 +116,8 @@ class Surroundings:
     rng: random.Random = field(default_factory=random.Random)
     transport: SimulatorTransport | None = None
     """Replaces the network."""
+    free: Callable[[Path], disk.Free] = disk.free
+    """What is free on the disk."""
 
 
 def run(
@@ -151,6 +154,12 @@ def run(
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
             _check_not_mixed(directory, endpoint, reader)
+            space = _space(endpoint, manifest, reader, directory, around)
+            _check_room(
+                space,
+                most=min(manifest.tasks, job.limit or manifest.tasks),
+                exact=lambda: _to_buy(job, endpoint, manifest, reader, only),
+            )
             _begin(job, endpoint, manifest, ledger, store)
             _take_up_again(job, manifest, ledger, reader, only)
             purchase = Purchase(
@@ -160,6 +169,7 @@ def run(
                 ledger=ledger,
                 reader=reader,
                 store=store,
+                space=space,
                 only=only,
                 transport=transport,
                 on_progress=on_progress,
@@ -168,17 +178,19 @@ def run(
                 wall=around.wall,
                 blocking=around.blocking,
             )
-            ended = "interrupted"
+            ended, failure = "interrupted", None
             try:
                 anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
                 ended = purchase.stop.reason if purchase.stop else "done"
             except BatchgenError as cause:
-                ended = str(cause)
-                raise
+                ended, failure = str(cause), cause
             finally:
                 # On every way out: what was bought must be found in the table.
-                ledger.end(now=_now(), reason=ended)
-                tally = results.write(manifest, reader, directory / TABLE)
+                tally = _put_down(ledger, manifest, reader, directory / TABLE, ended)
+            if failure is not None:
+                raise failure
+            if isinstance(tally, StorageError):
+                raise tally
             return _summary(purchase, tally, reader, directory, elapsed=time.monotonic() - began)
 
 
@@ -323,6 +335,57 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
+
+
+def _put_down(
+    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, ended: str
+) -> Tally | StorageError:
+    """End the run in the ledger and write the table, as far as the disk lets; else what it said first."""
+    failure = None
+    try:
+        ledger.end(now=_now(), reason=ended)
+    except StorageError as cause:
+        failure = cause
+    try:
+        tally = results.write(manifest, reader, table)
+    except StorageError as cause:
+        return failure or cause
+    return failure or tally
+
+
+def _space(
+    endpoint: Endpoint, manifest: Manifest, reader: Reader, directory: Path, around: Surroundings
+) -> disk.Space:
+    guess = disk.SIMULATED if endpoint.provider.simulated else disk.PICTURE
+    return disk.Space(
+        directory=directory,
+        picture=reader.picture_bytes(most=100) or guess,
+        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size),
+        look=around.free,
+    )
+
+
+def _check_room(space: disk.Space, *, most: int, exact: Callable[[], int]) -> None:
+    """Refuse a run whose pictures cannot all be written; they are counted only where it is tight."""
+    if space.fitting(most)[1] is None:
+        return
+    fit, missing = space.fitting(pictures := exact())
+    if missing is not None and pictures:
+        part = f", or only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
+        raise InputError(f"{missing}; make room, choose another disk with -o{part}")
+
+
+def _to_buy(
+    job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
+) -> int:
+    """How many pictures a run buys, if the budget does not end it before."""
+    chosen = (state for _, batch in selected(job, manifest, reader, only) for _, state in batch)
+    pictures = sum(_fate(job, state) == "new" for state in chosen)
+    usual = pricing.usual(endpoint.model)
+    if job.budget is not None and usual:
+        left = Decimal(str(job.budget)) - reader.totals().cost_usd
+        pictures = min(pictures, max(0, math.ceil(left / usual)))
+    return pictures
 
 
 def _take_up_again(

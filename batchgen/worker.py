@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Protocol, TypedDict, TypeVar
 
     from batchgen.client import Answer, Client
+    from batchgen.disk import Disk
     from batchgen.imaging import Check, Picture
     from batchgen.records import EncodedImage, Model, ReportedUsage, Task, Usage
     from batchgen.store import Store
@@ -56,6 +57,7 @@ class Worker:
         *,
         client: Client,
         store: Store,
+        disk: Disk,
         models: Callable[[str], Model],
         check: Check,
         blocking: Blocking,
@@ -64,12 +66,14 @@ class Worker:
         """
         Bind the parts an attempt needs.
 
+        :param disk: holds on to pictures while the store cannot write them.
         :param models: what is known of a model, by the id that is sent.
         :param blocking: runs a blocking call off the event loop.
         :param wall: seconds since 1970, for what the endpoint says about dates.
         """
         self._client = client
         self._store = store
+        self._disk = disk
         self._models = models
         self._check = check
         self._blocking = blocking
@@ -106,15 +110,21 @@ class Worker:
         kept = await self._blocking(lambda: self._digest(task, stem, answer))
         if isinstance(kept, Outcome):
             return kept
-        link = _picture(kept).url or ""
-        fetched = await self._client.fetch(link)
+        data, link = _picture(kept).data, _picture(kept).url or ""
+        fetched = await self._client.fetch(link) if data is None else data
         if isinstance(fetched, Failure):
             lost = fetched.message if link in fetched.message else f"{fetched.message}: {link}"
             return self._unkept(task, kept, ErrorClass.DOWNLOAD, lost)
-        return await self._blocking(lambda: self._store_all(task, stem, kept, fetched))
+        try:
+            return await self._disk.persist(
+                lambda: self._blocking(lambda: self._stored(task, stem, kept, fetched))
+            )
+        except StorageError as cause:
+            # It was bought all the same: its tokens belong into the account.
+            return self._unkept(task, kept, ErrorClass.UNWRITTEN, str(cause))
 
     def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
-        """Read an answer and keep its picture; a generation comes back while its picture is still a link."""
+        """Read an answer and keep its picture; a generation comes back while that is a link, or unwritten."""
         reading = chat.read(answer.status, answer.headers, answer.body, now=self._wall())
         self._client.recycle(
             answer
@@ -122,14 +132,12 @@ class Worker:
         if isinstance(reading, Failure):
             return self._failed(task, reading)
         data = _picture(reading).data
-        return reading if data is None else self._store_all(task, stem, reading, data)
-
-    def _store_all(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
+        if data is None:
+            return reading
         try:
-            return self._stored(task, stem, generation, data)
-        except StorageError as cause:
-            # It was bought all the same: its tokens belong into the account.
-            return self._unkept(task, generation, ErrorClass.UNWRITTEN, str(cause))
+            return self._stored(task, stem, reading, data)
+        except StorageError:
+            return reading  # the next try, with what patience it takes, is `_keep`'s
 
     def _stored(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
         picture = _picture(generation)

@@ -36,7 +36,7 @@ def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool,
     job = jobs.resolve(source, given)
     _warn_of_typos()
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
-    _log_to(watch, logging.INFO if verbose else logging.ERROR)
+    _log_to(watch, logging.INFO if verbose else logging.WARNING)
     try:
         summary = runner.run(job, on_progress=watch, signals=True)
     finally:

@@ -140,6 +140,16 @@ class Reader:
         )
         return [usd(cost) for (cost,) in rows]
 
+    def picture_bytes(self, *, most: int) -> float | None:
+        """Mean bytes of a picture with its drafts, among so many latest attempts; None without any."""
+        (mean,) = self._connection.execute(
+            "SELECT avg((SELECT sum(value ->> 'bytes') FROM json_each(images))) FROM tasks WHERE key IN"
+            " (SELECT key FROM attempts WHERE settled_at IS NOT NULL AND error_class IS NULL"
+            " ORDER BY id DESC LIMIT ?) AND images IS NOT NULL",
+            (most,),
+        ).fetchone()
+        return None if mean is None else float(mean)
+
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()

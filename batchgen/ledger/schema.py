@@ -116,6 +116,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def is_full(cause: sqlite3.Error) -> bool:
+    """Whether more room may cure it: a used-up quota is none of SQLite's words."""
+    name = getattr(cause, "sqlite_errorname", "")
+    return name in {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
+
+
 def storage_error(path: Path, cause: sqlite3.Error) -> StorageError:
     """What a person can do about an SQLite error."""
     remedy = _REMEDIES.get(getattr(cause, "sqlite_errorname", ""), "check the disk")

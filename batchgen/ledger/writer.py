@@ -14,7 +14,8 @@ import anyio.to_thread
 import msgspec
 
 from batchgen.errors import StorageError
-from batchgen.ledger.schema import QUALITIES, connect, nano, storage_error, transaction
+from batchgen.ledger.ballast import Ballast
+from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
 from batchgen.records import ErrorClass, Outcome, Status
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Ticket(Generic[T]):
 
     def work(self, connection: sqlite3.Connection) -> None:
         """Do it, as a part of the transaction."""
-        self._values.append(self._operation(connection))
+        self._values = [self._operation(connection)]
 
     @property
     def done(self) -> bool:
@@ -93,11 +94,13 @@ class Ledger:
         self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock()
         self._connection = connect(path)
+        self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self._run = 0
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
         self._connection.close()
+        self._ballast.release()
 
     def begin(self, *, now: int, provider: str, simulated: bool, tasks: int, version: str) -> list[str]:
         """
@@ -119,10 +122,15 @@ class Ledger:
             self._run = cursor.lastrowid or 0
             return [stem for (stem,) in stems]
 
+        self._ballast.hold()
         return self._at_once(write)
 
     def end(self, *, now: int, reason: str) -> None:
-        """Close the run; what is still unsettled was abandoned and is uncertain from now on."""
+        """
+        Close the run; what is still unsettled was abandoned and is uncertain from now on.
+
+        The ballast is free afterwards, so that the table may have its space.
+        """
 
         def write(connection: sqlite3.Connection) -> None:
             _settle_leftovers(connection, now)
@@ -130,13 +138,17 @@ class Ledger:
                 "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self._run)
             )
 
-        self._at_once(write)
+        try:
+            self._at_once(write)
+        finally:
+            self._ballast.release()
 
     def take_up_again(self, keys: Iterable[str]) -> None:
         """Put finished tasks back to pending; their pictures and costs stay until something new comes."""
+        chosen = [(key,) for key in keys]
         self._at_once(
             lambda connection: connection.executemany(
-                "UPDATE tasks SET status = 'pending', uncertain = 0 WHERE key = ?", ((key,) for key in keys)
+                "UPDATE tasks SET status = 'pending', uncertain = 0 WHERE key = ?", chosen
             )
         )
 
@@ -230,15 +242,25 @@ class Ledger:
         """All or nothing: one transaction for the whole batch."""
         error: StorageError | None = None
         try:
-            with transaction(self._connection):
-                for ticket in batch:
-                    ticket.work(self._connection)
+            self._transact(batch)
         except sqlite3.Error as cause:
             error = storage_error(self.path, cause)
         except StorageError as cause:  # of an earlier commit, on which one of these depends
             error = cause
         for ticket in batch:
             ticket.error = error
+
+    def _transact(self, batch: Sequence[_Ticket[Any]]) -> None:
+        while True:
+            try:
+                with transaction(self._connection):
+                    for ticket in batch:
+                        ticket.work(self._connection)
+            except sqlite3.Error as cause:
+                if not (is_full(cause) and self._ballast.give()):
+                    raise
+            else:
+                return
 
 
 def _claim(
