@@ -113,7 +113,7 @@ class Space:
             told = told or (
                 f"{most:,} pictures need as many files, and {found.files:,} more can be made (inodes)"
             )
-        return int(fit), told and f"{self.directory}: {told}"
+        return int(fit), told and f"{self.directory}: {told}; make room"
 
 
 def reserve(*, tasks: int, manifest: int) -> int:
@@ -133,7 +133,7 @@ class Disk:
     The disk under a run, as its workers share it.
 
     While anything waits to be written or there is too little room, nothing more is bought. That lasts
-    `PATIENCE` at most; from then on, or after `give_up`, every write is tried once.
+    `PATIENCE` at most; from then on, or after `give_up`, nothing is waited for.
     """
 
     def __init__(
@@ -221,17 +221,17 @@ class Disk:
         self._unwritten += 1
         try:
             yield
-            logger.warning("the disk took what had waited for it")
         finally:
             self._unwritten -= 1
             if not self._unwritten:
                 self._clear.set()
                 self._clear = anyio.Event()
+                if not self._hopeless.is_set():
+                    logger.warning("the disk has taken what waited for it; the run goes on")
 
     def _notice(self, told: str) -> None:
         logger.warning(
-            "%s. Nothing new is bought meanwhile; if the disk is put right within %.0f s, this run goes on by"
-            " itself, else it stops, and the same command resumes it",
+            "%s. If that is done within %.0f s, this run goes on by itself; nothing new is bought meanwhile",
             told,
             PATIENCE,
         )

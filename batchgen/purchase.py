@@ -286,7 +286,7 @@ class Purchase:
             missing = await self._disk.room(self._pool.inflight)
         if missing is not None:
             self._halt(
-                Stop(reason="disk", message=missing, remedy="make room, then run the same command again")
+                Stop(reason="disk", message=missing, remedy="run the same command again when there is room")
             )
         if missing is not None or drained.cancelled_caught:
             return 0.0

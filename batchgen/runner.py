@@ -371,8 +371,8 @@ def _check_room(space: disk.Space, *, most: int, exact: Callable[[], int]) -> No
         return
     fit, missing = space.fitting(pictures := exact())
     if missing is not None and pictures:
-        part = f", or only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
-        raise InputError(f"{missing}; make room, choose another disk with -o{part}")
+        part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
+        raise InputError(f"{missing}, choose another disk with -o{part}")
 
 
 def _to_buy(

@@ -9,8 +9,8 @@ import anyio
 import pyarrow.parquet as pq
 import trio.testing
 
+from batchgen import disk, runner
 from batchgen import job as jobs
-from batchgen import runner
 from batchgen.simulator import Endpoint, Settings
 from batchgen.simulator.transport import SimulatorTransport
 from tests.conftest import VirtualTimeLoop
@@ -53,6 +53,7 @@ class Nights:
         seed: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
         signals: bool = False,
+        free: Callable[[Path], disk.Free] = lambda _: disk.Free(bytes=None, files=None),
         **values: object,
     ) -> Summary:
         """Carry out one run to its end, in no time."""
@@ -71,6 +72,7 @@ class Nights:
             rng=random.Random(seed),
             wall=lambda: 1_800_000_000.0 + anyio.current_time(),
             transport=SimulatorTransport(self.endpoint, offload=inline),
+            free=free,
         )
         return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
 

@@ -141,7 +141,7 @@ class Reader:
         return [usd(cost) for (cost,) in rows]
 
     def picture_bytes(self, *, most: int) -> float | None:
-        """Mean bytes of a picture with its drafts, among so many latest attempts; None without any."""
+        """Mean bytes of so many latest pictures, each with its drafts; None without any."""
         (mean,) = self._connection.execute(
             "SELECT avg((SELECT sum(value ->> 'bytes') FROM json_each(images))) FROM tasks WHERE key IN"
             " (SELECT key FROM attempts WHERE settled_at IS NOT NULL AND error_class IS NULL"
