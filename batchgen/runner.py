@@ -101,6 +101,8 @@ class Preview(Value, frozen=True, kw_only=True):
     estimate_usd: Decimal | None
     """At one 1K picture each; None when a model has no price."""
     simulated: bool
+    shortage: str | None
+    """What the disk has too little room for, as the run would say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ def run(
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
             _check_not_mixed(directory, endpoint, reader)
-            space = _space(endpoint, manifest, reader, directory, around)
+            space = _space(endpoint, manifest, reader, directory, look=around.free)
             _check_room(
                 space,
                 most=min(manifest.tasks, job.limit or manifest.tasks),
@@ -219,6 +221,9 @@ def preview(job: Job) -> Preview:
                     fate = _fate(job, state)
                     counts[fate] += 1
                     models[asked[index]] += fate == "new"
+            place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+            space = _space(endpoint, manifest, reader, place)
+            shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
     finally:
         if reader is not None:
             reader.close()
@@ -232,6 +237,7 @@ def preview(job: Job) -> Preview:
         left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
         estimate_usd=_estimate(endpoint, models),
         simulated=endpoint.provider.simulated,
+        shortage=shortage,
     )
 
 
@@ -354,38 +360,55 @@ def _put_down(
 
 
 def _space(
-    endpoint: Endpoint, manifest: Manifest, reader: Reader, directory: Path, around: Surroundings
+    endpoint: Endpoint,
+    manifest: Manifest,
+    reader: Reader | None,
+    directory: Path,
+    *,
+    look: Callable[[Path], disk.Free] = disk.free,
 ) -> disk.Space:
+    seen = reader.picture_bytes(most=100) if reader is not None else None
     guess = disk.SIMULATED if endpoint.provider.simulated else disk.PICTURE
     return disk.Space(
         directory=directory,
-        picture=reader.picture_bytes(most=100) or guess,
+        picture=seen or guess,
         reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size),
-        look=around.free,
+        look=look,
     )
 
 
 def _check_room(space: disk.Space, *, most: int, exact: Callable[[], int]) -> None:
     """Refuse a run whose pictures cannot all be written; they are counted only where it is tight."""
-    if space.fitting(most)[1] is None:
-        return
-    fit, missing = space.fitting(pictures := exact())
-    if missing is not None and pictures:
-        part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
-        raise InputError(f"{missing}, choose another disk with -o{part}")
+    if space.fitting(most)[1] is not None:
+        shortage = _shortage(space, exact())
+        if shortage is not None:
+            raise InputError(shortage)
+
+
+def _shortage(space: disk.Space, pictures: int) -> str | None:
+    fit, missing = space.fitting(pictures)
+    if missing is None or not pictures:
+        return None
+    part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
+    return f"{missing}, choose another disk with -o{part}"
 
 
 def _to_buy(
     job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
 ) -> int:
-    """How many pictures a run buys, if the budget does not end it before."""
+    """How many pictures a run buys at most."""
     chosen = (state for _, batch in selected(job, manifest, reader, only) for _, state in batch)
     pictures = sum(_fate(job, state) == "new" for state in chosen)
+    return _affordable(job, endpoint, reader, pictures)
+
+
+def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
+    """So many of these pictures as the budget allows: it may end a run before the disk does."""
     usual = pricing.usual(endpoint.model)
-    if job.budget is not None and usual:
-        left = Decimal(str(job.budget)) - reader.totals().cost_usd
-        pictures = min(pictures, max(0, math.ceil(left / usual)))
-    return pictures
+    if job.budget is None or not usual:
+        return pictures
+    spent = reader.totals().cost_usd if reader is not None else ZERO
+    return min(pictures, max(0, math.ceil((Decimal(str(job.budget)) - spent) / usual)))
 
 
 def _take_up_again(

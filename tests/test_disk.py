@@ -399,6 +399,25 @@ def test_when_the_ledger_fails_what_is_in_flight_still_lands_on_disk(nights: Nig
 
 
 @pytest.mark.virtual_time
+def test_an_outcome_that_the_ledger_takes_late_is_no_less_recorded(
+    nights: Nights, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights.rows(10)
+    with limited() as limit:
+        limit_at = after(30, lambda: limit(4096))
+        lifted_at = after(65, lambda: limit(resource.RLIM_INFINITY))
+
+        def watch(progress: Progress) -> None:
+            limit_at(progress)
+            lifted_at(progress)
+
+        summary = nights.run(concurrency=1, on_progress=watch)
+    assert any("ledger.db" in record.message for record in caplog.records), "it was late"
+    assert (summary.exit_status, summary.requests, summary.uncertain) == (0, 10, 0)
+    assert nights.endpoint.account.billed == 10
+
+
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("seed", range(15))
 def test_a_disk_that_comes_and_goes_at_random_costs_no_row_and_buys_none_twice(
@@ -552,6 +571,24 @@ def test_a_full_disk_cannot_keep_the_ledger_from_what_was_bought(
         " same command again",
         "[]",
     ], done.stderr
+
+
+def test_a_dry_run_and_a_run_say_alike_that_there_is_too_little_room(
+    small_disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    manifest = tmp_path_factory.mktemp("job") / "prompts.csv"
+    manifest.write_text("prompt,variants\na cat,1000\n", encoding="utf-8")
+    command = [*small_disk.inside, sys.executable, "-m", "batchgen", "run", str(manifest)]
+    command += ["--provider", "simulator", "-o", str(tmp_path / "new/run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=False)
+    expected = re.compile(r": 1,000 pictures of about 250 kB, .* need 28\d MB, .* --limit \(\d+ more fit\)")
+    foretold = run([*command, "--dry-run"])
+    assert not (small_disk.root / "new").exists()
+    refused = run(command)
+    assert (foretold.returncode, refused.returncode) == (0, 2)
+    assert expected.search(foretold.stdout), foretold
+    assert expected.search(refused.stderr), refused
 
 
 @pytest.mark.blocks

@@ -214,6 +214,8 @@ def _foretold(found: Preview) -> str:
     else:
         simulated = " (simulated: no money)" if found.simulated else ""
         lines.append(f"  about ${found.estimate_usd:,.2f} at one 1K picture each{simulated}")
+    if found.shortage is not None:
+        lines.append(f"  too little room: {found.shortage}")
     return "\n".join([*lines, f"  run directory {found.directory}"])
 
 
