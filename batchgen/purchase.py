@@ -24,7 +24,7 @@ from batchgen.budget import Budget, Estimate
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Client
 from batchgen.disk import Disk
-from batchgen.errors import StorageError
+from batchgen.errors import BatchgenError
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.records import ZERO, ErrorClass, Model, Status, Value
@@ -174,7 +174,7 @@ class Purchase:
             anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS)
         )
         self._disk = Disk(space, blocking=self._blocking)
-        self._refused: StorageError | None = None
+        self._refused: BatchgenError | None = None
         """What the ledger or the snapshot said when it could not be written or read."""
         self._hands = min(job.concurrency, max(1, manifest.tasks))
         self._pool: Pool[_Item] = Pool(concurrency=self._hands)
@@ -213,8 +213,7 @@ class Purchase:
         """
         Buy what is missing until all is done, something stops the run, or a signal drains it.
 
-        :raises StorageError: the ledger could not be written, or the snapshot not be read; what was in flight
-            has landed.
+        :raises BatchgenError: ledger or snapshot could not be written or read; what was in flight has landed.
         """
         source = self._items()
         self._heard = anyio.current_time()
@@ -272,7 +271,7 @@ class Purchase:
                         self._skip(success=state.status is Status.SUCCEEDED)
                     else:
                         yield _Item(batch.task(index), state)
-        except StorageError as cause:
+        except BatchgenError as cause:
             self._refuse(cause)
 
     def _skip(self, *, success: bool) -> None:
@@ -292,11 +291,11 @@ class Purchase:
             return 0.0
         try:
             return await self._attempt(item, number)
-        except StorageError as cause:
+        except BatchgenError as cause:
             self._refuse(cause)
             return None
 
-    def _refuse(self, cause: StorageError) -> None:
+    def _refuse(self, cause: BatchgenError) -> None:
         """End the run for good, but not before what is in flight has landed: it is paid for."""
         self._refused = self._refused or cause
         self._halt(Stop(reason="storage", message=str(cause), remedy=""))
