@@ -28,6 +28,7 @@ from batchgen.errors import BatchgenError
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.records import ZERO, ErrorClass, Model, Status, Value
+from batchgen.redaction import Redactor
 from batchgen.retry import Action
 from batchgen.selection import gives_up, selected
 from batchgen.store import safe_stem
@@ -235,7 +236,7 @@ class Purchase:
 
     async def _hire(self, stack: AsyncExitStack) -> None:
         provider, tls = self.endpoint.provider, TLS()
-        buffers = Buffers()
+        buffers, redact = Buffers(), Redactor([self.endpoint.key or ""])
         for _ in range(self._hands):
             client = Client(
                 base_url=provider.base_url,
@@ -254,6 +255,7 @@ class Purchase:
                     check=self._job.check,
                     blocking=self._blocking,
                     wall=self._wall,
+                    redact=redact,
                 )
             )
 

@@ -62,6 +62,7 @@ class Worker:
         check: Check,
         blocking: Blocking,
         wall: Callable[[], float],
+        redact: Callable[[str], str],
     ) -> None:
         """
         Bind the parts an attempt needs.
@@ -70,6 +71,7 @@ class Worker:
         :param models: what is known of a model, by the id that is sent.
         :param blocking: runs a blocking call off the event loop.
         :param wall: seconds since 1970, for what the endpoint says about dates.
+        :param redact: takes the key out of a text of the endpoint's.
         """
         self._client = client
         self._store = store
@@ -78,6 +80,7 @@ class Worker:
         self._check = check
         self._blocking = blocking
         self._wall = wall
+        self._redact = redact
 
     async def attempt(
         self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
@@ -99,9 +102,11 @@ class Worker:
                     outcome = await self._keep(task, stem(), answer)
         return msgspec.structs.replace(
             outcome,
-            # An endpoint may quote the key it was sent.
-            message=outcome.message and self._client.redact(outcome.message),
-            text=self._client.redact(outcome.text),
+            # An endpoint may quote the key it was sent, wherever it has words.
+            message=outcome.message and self._redact(outcome.message),
+            text=self._redact(outcome.text),
+            finish_reason=outcome.finish_reason and self._redact(outcome.finish_reason),
+            request_id=outcome.request_id and self._redact(outcome.request_id),
             started_at=started_at,
             latency=anyio.current_time() - began,
         )

@@ -18,9 +18,10 @@ from batchgen.dialects import waits
 from batchgen.dialects.facts import Facts, decoded, dissect
 from batchgen.dialects.lenient import string
 from batchgen.records import ErrorClass, Failure
+from batchgen.redaction import without_likely_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 LONGEST_MESSAGE = 500
 
@@ -99,14 +100,6 @@ _OVERLOADED = re.compile(r"\boverloaded\b|\bhigh demand\b|\btemporarily unavaila
 
 _TAG = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE)
 _REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{6,80})", re.IGNORECASE)
-_KEYS = re.compile(
-    r"(?P<name>\bBearer\s+|\bBasic\s+|\b(?:x-)?(?:goog-)?api[-_]?key[\"']?\s*[=:]\s*[\"']?"
-    r"|\b(?:access_token|token|key)=)[^\s\"'&,;<>]{6,}"
-    r"|\b(?:sk|rk|pk)-[A-Za-z0-9_*.-]{6,}|\bcdt_[\w-]{4,}|\bAIza[\w-]{10,}|\bAQ\.[\w-]{10,}",
-    re.IGNORECASE,
-)
-_HIDDEN = "[key]"
-
 _ADVICE = {
     ErrorClass.ENDPOINT_INCAPABLE: "this endpoint generates pictures but cannot return them on chat"
     " completions; another base URL or provider is needed",
@@ -137,18 +130,11 @@ def classify(status: int, headers: Mapping[str, str], body: object, *, now: floa
     )
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide the given secrets and whatever looks like an API key."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, _HIDDEN)
-    return _KEYS.sub(lambda found: (found["name"] or "") + _HIDDEN, text)
-
-
 def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """One printable line for people: no tags, no control characters, no keys."""
     text = _TAG.sub(" ", text[:_LONGEST_TEXT])
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    line = redact(line)
+    line = without_likely_keys(line)
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
