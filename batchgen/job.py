@@ -14,14 +14,15 @@ from collections.abc import Iterable, Mapping  # noqa: TC003  msgspec reads the 
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from batchgen import providers
+from batchgen import credentials, providers
 from batchgen.errors import InputError, nearest
 from batchgen.imaging import Check
 from batchgen.records import Model, Provider, Value
+from batchgen.redaction import SHORT, without_likely_keys
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
@@ -32,6 +33,7 @@ _WORDS = {
     "float": "a number",
     "bool": "true or false",
     "object": "a table",
+    "array": "a list",
     " >= ": " of at least ",
     " <= ": " of at most ",
     " > ": " above ",
@@ -62,6 +64,13 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Another endpoint; ends before `/chat/completions`. Beside a provider it takes over that one's models and
     prices, alone it has none: nothing is priced by guess.
+    """
+    allow_http: bool = False
+    """Whether the key and every prompt may travel unencrypted to another machine."""
+    key_file: _Text | None = None
+    """
+    A file with the API key alone in it, the user's own and closed to everybody else; `~` is the home folder.
+    Goes before `BATCHGEN_API_KEY` and the provider's own variable.
     """
     dialect: str | None = None
     model: _Text = "gemini-3.1-flash-image-preview"
@@ -127,13 +136,16 @@ def read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise InputError(f"{path}: not valid TOML: {cause}") from cause
     for key in values:
+        if key.lower().replace("-", "_") in credentials.MISPLACED:
+            raise InputError(f"{path}: {key}: a key does not belong into a job file; {credentials.ADVICE}")
         if key not in Job.__struct_fields__:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, Job.__struct_fields__)}")
     if "manifest" not in values:
         raise InputError(f'{path}: no manifest; add `manifest = "prompts.csv"`')
-    for key in ("manifest", "output", "only"):
-        if isinstance(values.get(key), str) and values[key] != "-":
-            values[key] = os.path.relpath(path.parent / values[key])
+    for key in ("manifest", "output", "only", "key_file"):
+        if isinstance(values.get(key), str) and values[key] not in {"-", ""}:
+            given = Path(values[key])
+            values[key] = os.path.relpath(path.parent / (given.expanduser() if key == "key_file" else given))
     return values
 
 
@@ -152,7 +164,7 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     if is_job and values.get("output") is None:
         values["output"] = str(Path("runs") / _name(source))
     try:
-        return msgspec.convert(values, Job)
+        return _writable(msgspec.convert(values, Job))
     except msgspec.ValidationError as cause:
         raise InputError(_explained(source, stated, given, str(cause))) from cause
 
@@ -167,9 +179,18 @@ def checked(job: Job) -> Job:
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in _items(job)
     }
     try:
-        return msgspec.convert(values, Job)
+        return _writable(msgspec.convert(values, Job))
     except msgspec.ValidationError as cause:
         raise InputError(_explained("Job", values, {}, str(cause))) from cause
+
+
+def _writable(job: Job) -> Job:
+    """The same job, if a file can hold it: arguments and file names may be of any bytes."""
+    for name, value in _items(job):
+        if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag}: {value!r} has bytes that are no UTF-8; give it another name")
+    return job
 
 
 def _items(job: Job) -> Iterable[tuple[str, object]]:
@@ -186,7 +207,7 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
     Find out where the job's requests go, and the key from the environment.
 
     :param environment: None when nothing will be sent and no key is needed.
-    :raises InputError: provider or model are unknown, or there is no key.
+    :raises InputError: provider or model are unknown, there is no key, or the way to them is open to others.
     """
     if job.dialect not in (None, "chat"):
         raise InputError(f"--dialect: {job.dialect!r} is unknown; known: 'chat'")
@@ -199,9 +220,10 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
             " (`batchgen models` lists them)"
         )
     model = model or Model(id=job.model)
-    return Endpoint(
-        provider=provider, model=model, key=None if environment is None else _key(provider, environment)
-    )
+    key = None if environment is None else _key(job, provider, environment)
+    if not provider.simulated:
+        _check_way(job, provider.base_url, key)
+    return Endpoint(provider=provider, model=model, key=key)
 
 
 def _provider(job: Job) -> Provider:
@@ -216,19 +238,31 @@ def _provider(job: Job) -> Provider:
     return providers.override(at, job.models)
 
 
-def _key(provider: Provider, environment: Mapping[str, str]) -> str | None:
+def _key(job: Job, provider: Provider, environment: Mapping[str, str]) -> str | None:
     if provider.simulated:
         return "simulated"
-    for variable in provider.key_variables:
-        if environment.get(variable, "").strip():
-            return environment[variable].strip()
-    if urlsplit(provider.base_url).hostname in {"localhost", "127.0.0.1", "::1"}:
-        return None  # a server of one's own often wants none
+    if job.key_file is not None:
+        return credentials.from_file(job.key_file)
+    key = credentials.from_environment(provider.key_variables, environment)
+    if key is not None or providers.is_loopback(provider.base_url):
+        return key  # a server of one's own often wants none
     variables = " or ".join(provider.key_variables)
     raise InputError(
-        f"no API key for {provider.title}: set {variables}, as in `export {provider.key_variables[0]}=…`"
-        " (without a key: `--provider simulator`)"
+        f"no API key for {provider.title}: set {variables}, as in `export {provider.key_variables[0]}=…`,"
+        " or name a file with --key-file (without a key: `--provider simulator`)"
     )
+
+
+def _check_way(job: Job, base_url: str, key: str | None) -> None:
+    """Refuse a way to the endpoint on which the key or the prompts would be seen by others."""
+    stated = key is not None and len(key) >= SHORT and key in unquote(base_url)
+    if stated or without_likely_keys(base_url) != base_url:
+        raise InputError(f"--base-url: there is a key in it; {credentials.ADVICE}")
+    if base_url.startswith("http:") and not providers.is_loopback(base_url) and not job.allow_http:
+        raise InputError(
+            f"--base-url: the way to http://{urlsplit(base_url).netloc} is not encrypted: the key and every"
+            " prompt could be read on it; use https://, or --allow-http in a network of your own"
+        )
 
 
 def _name(source: str) -> str:
@@ -241,14 +275,15 @@ def _name(source: str) -> str:
 
 
 def _explained(source: str, stated: Mapping[str, object], given: Mapping[str, object], message: str) -> str:
-    """A msgspec message in the words of whoever wrote the value."""
+    """A msgspec message in the words of whoever wrote the value; of a container, what it is and no more."""
     match = re.fullmatch(r"(?P<what>.*) - at `\$\.(?P<key>\w+)(?P<rest>.*)`", message)
     if match is None:
         return f"{source}: {message}"
-    key, what = match["key"], match["what"].replace("`", "").replace(" | null", "").partition(", got")[0]
-    value = given.get(key, stated.get(key))
+    key, value = match["key"], given.get(match["key"], stated.get(match["key"]))
+    what, _, got = match["what"].replace("`", "").replace(" | null", "").partition(", got ")
     flag = f"--{key.replace('_', '-')}"
     where = f"{source}: {key}{match['rest']}" if key not in given else flag
     for technical, plain in _WORDS.items():
-        what = what.replace(technical, plain)
-    return f"{where}: {what[:1].lower()}{what[1:]}, got {value!r}"
+        what, got = what.replace(technical, plain), got.replace(technical, plain)
+    shown = got if isinstance(value, dict | list) else repr(value)
+    return f"{where}: {what[:1].lower()}{what[1:]}, got {shown}"

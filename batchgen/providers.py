@@ -7,6 +7,7 @@ The data is `models.toml` beside this module: dated, with its source. Nothing he
 from __future__ import annotations
 
 import functools
+import ipaddress
 import tomllib
 import urllib.parse
 from decimal import Decimal, InvalidOperation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SIZES = ("512", "1K", "2K", "4K")
 """The picture sizes a model may have its tokens listed for."""
 
+_LOOPBACK_4, _LOOPBACK_6 = ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Address("::1")
 _PASTED = "/chat/completions"
 _PRICE_KEYS = tuple(field.name for field in msgspec.structs.fields(Price))
 _MODEL_KEYS = tuple(field.name for field in msgspec.structs.fields(Model) if field.name != "id")
@@ -83,6 +85,21 @@ def at_url(base_url: str, *, dialect: str = "chat") -> Provider:
     return Provider(name="custom", title=url, base_url=url, dialect=dialect)
 
 
+def is_loopback(base_url: str) -> bool:
+    """
+    Whether a base URL (of `at_url`) leads to this machine and nowhere else, whoever resolves it.
+
+    Only `localhost`, 127.0.0.0/8 and ::1 in their usual notation: what merely looks so (`127.1`, a number,
+    `localhost.` with a dot) is read differently by different programs.
+    """
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address == _LOOPBACK_6 or address in _LOOPBACK_4
+
+
 def override(provider: Provider, models: Mapping[str, Mapping[str, object]]) -> Provider:
     """
     The provider with a job's `[models."id"]` tables laid over its models; unknown ids are added.
@@ -130,7 +147,7 @@ def _base(text: str) -> str:
             "--base-url: a URL without user, query and fragment is needed; keys belong into BATCHGEN_API_KEY"
         )
     if not usable or any(character.isspace() for character in parts.netloc + parts.path):
-        raise InputError(f"--base-url: {text!r} is no http(s) URL; it looks like https://host/v1")
+        raise InputError("--base-url: not an http(s) URL; it looks like https://host/v1")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     path = parts.path.rstrip("/")
     if path.casefold().endswith(_PASTED):

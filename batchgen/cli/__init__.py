@@ -7,6 +7,7 @@ Only this package prints or exits. Nothing heavier than click is imported before
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from batchgen.cli.terminal import complaint, json_text, printable
+from batchgen.credentials import ADVICE, MISPLACED
 from batchgen.errors import BatchgenError
 from batchgen.version import __version__
 
@@ -47,8 +50,8 @@ Examples:
 \b
 The same command again resumes: it buys only what is missing. What says what to buy and how is also a
 key of a job file and an environment variable (--rpm, rpm, BATCHGEN_RPM); flags go before the environment,
-the environment before the job file. The API key is read from BATCHGEN_API_KEY or the provider's own
-variable.
+the environment before the job file. The API key is read from --key-file, else from BATCHGEN_API_KEY or
+the provider's own variable.
 
 \b
 Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
@@ -113,6 +116,10 @@ def commands() -> None:
     help="Where pictures come from; see `batchgen models`.  [default: core-today]",
 )
 @click.option("--base-url", metavar="URL", help="Another endpoint; the URL ends before /chat/completions.")
+@click.option(
+    "--key-file", metavar="FILE", help="A file with the API key alone in it, closed to others (mode 0600)."
+)
+@click.option("--allow-http", is_flag=True, help="Let key and prompts travel unencrypted to another machine.")
 @click.option("--dialect", metavar="NAME", help="The wire format.  [default: the provider's own]")
 @click.option(
     "-m",
@@ -205,9 +212,11 @@ def run(
 
     stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
+    if os.environ.get("BATCHGEN_API_KEY", "").strip():
+        given.setdefault("key_file", None)  # the environment goes before the job file
     if dry_run:
         return running.preview(source, given, as_json=as_json)
-    return running.run(source, given, as_json=as_json, quiet=quiet, verbose=verbose)
+    return running.run(source, given, as_json=as_json, quiet=quiet, verbose=verbose, keys=context.obj)
 
 
 @commands.command(context_settings=_CONTEXT, epilog=_STATUS_EXAMPLES)
@@ -257,27 +266,45 @@ def simulate(*, port: int, **settings: object) -> int:
 
 def cli(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; the only place where an exception becomes one."""
+    # What no message shows, whatever it quotes; a run adds the key it uses.
+    keys = {value.strip() for name, value in os.environ.items() if name.endswith("_API_KEY")}
     try:
-        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False)
+        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False, obj=keys)
     except click.ClickException as cause:
-        cause.show()
+        _complain(_usage(cause), keys)
         return cause.exit_code
     except click.Abort:
         return 130
     except BatchgenError as cause:
-        click.echo(f"batchgen: {cause}", err=True)
+        _complain(f"batchgen: {cause}", keys)
         return cause.exit_status
     except Exception:  # noqa: BLE001  the boundary: a defect is told as one
-        traceback.print_exc()
-        click.echo("batchgen: this is a defect; what was bought is in the ledger, please report it", err=True)
+        _complain(traceback.format_exc().rstrip(), keys)
+        _complain("batchgen: this is a defect; what was bought is in the ledger, please report it", keys)
         return 70
     return int(result or 0)
 
 
+def _usage(cause: click.ClickException) -> str:
+    if isinstance(cause, click.NoSuchOption):
+        name = cause.option_name.lstrip("-").lower().replace("-", "_")
+        if name in MISPLACED:
+            return f"batchgen: {cause.option_name}: the command line is seen by every process; {ADVICE}"
+    shown = io.StringIO()
+    cause.show(shown)
+    return shown.getvalue().rstrip()
+
+
+def _complain(text: str, keys: set[str]) -> None:
+    click.echo(complaint(text, keys), err=True)
+
+
 def say(text: str) -> None:
     """Put a result on standard output; whoever has stopped reading does not change how a run ended."""
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        click.echo(text)
+        # A terminal of another encoding shows what it can.
+        click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
     except BrokenPipeError:
         # The interpreter flushes standard output once more when it leaves.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -287,7 +314,8 @@ def say_json(value: object) -> None:
     """Put one JSON object on standard output; money as strings."""
     import msgspec  # noqa: PLC0415
 
-    say(msgspec.json.encode(_plain(msgspec.to_builtins(value, builtin_types=(Decimal,)))).decode())
+    encoded = msgspec.json.encode(_plain(msgspec.to_builtins(value, builtin_types=(Decimal,))))
+    say(json_text(encoded.decode()))
 
 
 def _plain(value: object) -> object:

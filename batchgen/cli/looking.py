@@ -13,6 +13,7 @@ import msgspec
 
 from batchgen import providers
 from batchgen.cli import say, say_json
+from batchgen.cli.terminal import line
 from batchgen.ledger import Reader
 from batchgen.runner import LEDGER
 
@@ -54,7 +55,7 @@ def _told(
         lines.append(f"  unpriced  {totals.unpriced:,} requests: their model has no known price")
     if last is not None:
         lines.append(f"  last run  {_session(last)}")
-    lines += [f"  {count:,} x {kind}: {example}" for kind, count, example in failures]
+    lines += [f"  {count:,} x {kind}: {line(example)}" for kind, count, example in failures]
     return lines
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from batchgen import job as jobs
 from batchgen import runner
 from batchgen.cli import say, say_json
+from batchgen.cli.terminal import line
 from batchgen.errors import nearest
 from batchgen.records import ErrorClass
 from batchgen.retry import RULES
@@ -31,10 +32,24 @@ _LINE_EVERY = 30.0
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-def run(source: str, given: Mapping[str, object], *, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Carry out a run and tell it; its exit status."""
+def run(
+    source: str,
+    given: Mapping[str, object],
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    keys: set[str],
+) -> int:
+    """
+    Carry out a run and tell it; its exit status.
+
+    :param keys: what no message may show; the key of this run is added.
+    """
     job = jobs.resolve(source, given)
+    keys.add(jobs.endpoint(job, os.environ).key or "")
     _warn_of_typos()
+    _warn_of_second_key(job)
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
     _log_to(watch, logging.INFO if verbose else logging.WARNING)
     try:
@@ -66,6 +81,11 @@ def _warn_of_typos() -> None:
     for name in sorted(set(os.environ) - known):
         if name.startswith("BATCHGEN_"):
             sys.stderr.write(f"batchgen: {name} is set and means nothing{nearest(name, known)}\n")
+
+
+def _warn_of_second_key(job: jobs.Job) -> None:
+    if job.key_file is not None and os.environ.get("BATCHGEN_API_KEY", "").strip():
+        sys.stderr.write(f"batchgen: the key is the one in {line(job.key_file)}, not in BATCHGEN_API_KEY\n")
 
 
 class _Bar:
@@ -136,7 +156,7 @@ class _Handler(logging.Handler):
         self._watch = watch
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._watch.write(self.format(record))
+        self._watch.write(line(self.format(record)))
 
 
 def _log_to(watch: _Bar | _Lines | None, level: int) -> None:
@@ -181,7 +201,7 @@ def _told(summary: Summary) -> str:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
     lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
     for kind, count, example in summary.failures:
-        lines += [f"  {count:,} x {kind}: {example}", f"      {RULES[ErrorClass(kind)].remedy}"]
+        lines += [f"  {count:,} x {kind}: {line(example)}", f"      {RULES[ErrorClass(kind)].remedy}"]
     return "\n".join([*lines, *_next(summary)])
 
 
@@ -198,7 +218,7 @@ def _at_most(amount: Decimal) -> str:
 
 def _next(summary: Summary) -> list[str]:
     if summary.stopped is not None:
-        return [f"stopped: {summary.stopped.message}", f"next: {summary.stopped.remedy}"]
+        return [f"stopped: {line(summary.stopped.message)}", f"next: {summary.stopped.remedy}"]
     if summary.exit_status:
         return ["next: run the same command with --retry-failed to take up what failed"]
     return []
