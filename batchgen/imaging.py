@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 import zlib
+from contextlib import nullcontext
 from enum import StrEnum
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 # Pillow's own MAX_IMAGE_PIXELS, above which it merely warns. Held here, before a decoder sees the picture:
 # only a filter could make the warning an error, and filters belong to the whole process, not to a thread.
 MAX_PIXELS = 1024**3 // 4 // 3
+
+# No picture needs that many chunks, segments or scans. Each part takes microseconds here and in a decoder,
+# each scan of a progressive JPEG a pass over all its pixels: a small file could take hours.
+_MOST_PARTS = 65_536
+_MOST_SCANS = 100
+# Above, pictures are decoded one at a time: a lossless WebP of a few bytes may take a gigabyte.
+_LARGE = 20_000_000
+_ONE_LARGE = threading.Lock()
 
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -87,7 +97,8 @@ def examine(data: bytes | bytearray | memoryview, check: Check) -> Picture:
     if not (size.width > 0 and size.height > 0 and size.width * size.height <= MAX_PIXELS):
         raise CorruptImageError(f"a picture of {size.width} × {size.height} pixels is not plausible")
     if check is Check.FULL:
-        size = _decode(data, known)
+        with _ONE_LARGE if size.width * size.height > _LARGE else nullcontext():
+            size = _decode(data, known)
     return Picture(mime=known.mime, extension=known.extension, width=size.width, height=size.height)
 
 
@@ -105,10 +116,14 @@ def _cut(view: memoryview) -> CorruptImageError:
     return CorruptImageError(f"cut off after {len(view)} bytes")
 
 
+def _crowded(name: str) -> CorruptImageError:
+    return CorruptImageError(f"a {name} of more than {_MOST_PARTS} parts is not plausible")
+
+
 def _png(view: memoryview) -> _Size:
     size = _png_header(view)
     at, pixels = 8, False
-    while True:
+    for _ in range(_MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", view, at)
         end = at + 12 + length
         (crc,) = struct.unpack_from(">I", view, end - 4)
@@ -118,6 +133,8 @@ def _png(view: memoryview) -> _Size:
         if kind == b"IEND":
             break
         at = end
+    else:
+        raise _crowded("PNG")
     if not pixels:
         raise CorruptImageError("a PNG without pixels")
     return size
@@ -134,8 +151,8 @@ def _png_header(view: memoryview) -> _Size:
 
 
 def _jpeg(view: memoryview) -> _Size:
-    at, size, scanned = 2, None, False
-    while True:
+    at, size, scans = 2, None, 0
+    for _ in range(_MOST_PARTS):
         lead, marker = view[at], view[at + 1]
         if lead != 0xFF:
             raise CorruptImageError(f"a JPEG without a marker at byte {at}")
@@ -152,9 +169,13 @@ def _jpeg(view: memoryview) -> _Size:
             size = _Size(width, height)
         at += 2 + length
         if marker == 0xDA:
-            scanned = True
+            scans += 1
             at = _jpeg_scan_end(view, at)
-    if size is None or not scanned:
+    else:
+        raise _crowded("JPEG")
+    if scans > _MOST_SCANS:
+        raise CorruptImageError(f"a JPEG of {scans} scans is not plausible")
+    if size is None or not scans:
         raise CorruptImageError("a JPEG without pixels")
     return size
 
@@ -173,7 +194,9 @@ def _webp(view: memoryview) -> _Size:
         raise _cut(view)
     canvas = pixels = None
     at = 12
-    while at + 8 <= end:
+    for _ in range(_MOST_PARTS):
+        if at + 8 > end:
+            break
         kind, length = struct.unpack_from("<4sI", view, at)
         body = view[at + 8 : at + 8 + length]
         at += 8 + length + (length & 1)
@@ -185,6 +208,8 @@ def _webp(view: memoryview) -> _Size:
             pixels = _vp8(body) if kind == b"VP8 " else _vp8l(body)
         elif kind == b"ANMF":
             pixels = canvas
+    else:
+        raise _crowded("WebP")
     if pixels is None:
         raise CorruptImageError("a WebP without pixels")
     return canvas or pixels

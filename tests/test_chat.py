@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -798,3 +799,36 @@ def test_what_only_looks_like_a_data_url_that_was_decoded_early_is_no_picture() 
     found = read(completion("![a](data:image/png;base64,lifted-0)"))
     assert isinstance(found, Failure)
     assert found.kind is ErrorClass.CORRUPT
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'{"text": "a"}'])
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_of_millions_of_values_is_not_unfolded(value: bytes, status: int) -> None:
+    body = b'{"choices": [{"message": {"content": [' + (value + b",") * 3_000_000 + value + b"]}}]}"
+    began = time.process_time()
+    found = read(body, status=status)
+    assert time.process_time() - began < 1
+    assert isinstance(found, Failure)
+    assert found.kind is (ErrorClass.BAD_ANSWER if status == 200 else ErrorClass.BAD_REQUEST)
+
+
+def test_a_text_full_of_commas_is_an_answer() -> None:
+    found = read(completion("a, " * 65_536))
+    assert isinstance(found, Failure)
+    assert found.kind is ErrorClass.NO_IMAGE
+
+
+def test_keys_of_megabytes_take_no_minutes() -> None:
+    body = json.dumps({"error": {f"{'k' * 100_000}{n}": "code" for n in range(390)} | {"message": "told"}})
+    began = time.process_time()
+    found = read(body.encode(), status=400)
+    assert time.process_time() - began < 2
+    assert isinstance(found, Failure)
+    assert found.message == "told"
+
+
+def test_one_absurd_number_does_not_spoil_an_answer() -> None:
+    body = b'{"choices": [], "x": %s, "usage": {"prompt_tokens": 7, "total_tokens": %s}}'
+    found = read(body % (b"9" * 5000, b"-" + b"9" * 5000))
+    assert isinstance(found, Failure)
+    assert found.usage == ReportedUsage(prompt_tokens=7)

@@ -487,3 +487,51 @@ def test_status_knows_a_killed_run_from_a_running_one(
     assert ledger.exists()
     assert cli(["status", "runs/night"]) == 0
     assert "killed; the same command goes on" in capsys.readouterr().out
+
+
+def test_the_environment_s_key_goes_before_the_job_file_s_and_a_named_file_before_both(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = job(folder, settings='key_file = "of-the-job"')
+
+    def kept(*flags: str) -> object:
+        assert cli(["run", source, "-q", *flags]) == 0
+        return json.loads((folder / "runs/night/job.json").read_text())["key_file"]
+
+    assert kept() == "of-the-job"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("BATCHGEN_API_KEY", "of-the-environment")
+    assert kept() is None
+    assert capsys.readouterr().err == ""
+    assert kept("--key-file", "of-the-flag") == "of-the-flag"
+    told = "batchgen: the key is the one in of-the-flag, not in BATCHGEN_API_KEY\n"
+    assert capsys.readouterr().err == told
+    monkeypatch.setenv("BATCHGEN_KEY_FILE", "of-the-flag")
+    assert kept() == "of-the-flag"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_ids_of_any_script_are_told_in_any_encoding_and_steer_nothing(folder: Path, encoding: str) -> None:
+    source = job(folder, faults="[simulator.faults]\nrefusal = 1.0", settings="attempts = 1")
+    (folder / "prompts.csv").write_text("id,prompt\n고양이 \x1b[2J\u202e🎨,x\n", encoding="utf-8")
+    done = subprocess.run(
+        [*COMMAND, "run", source, "-v", "-o", "고양이"],
+        capture_output=True,
+        env={**environment(), "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"\\x1b[2J\\u202e" in done.stderr
+    assert "고양이".encode(encoding, "backslashreplace") in done.stdout
+
+
+def test_json_spells_out_what_would_steer_a_terminal_and_says_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = "run \x9b31m\u202e\x7f고"
+    assert cli(["run", job(folder), "--json", "-o", directory]) == 0
+    out = capsys.readouterr().out
+    assert not re.search("[\x7f-\x9f\u202e]", out)
+    assert json.loads(out)["directory"] == directory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -387,3 +388,53 @@ def test_threads_do_not_disturb_each_other() -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda body: accepts(body, Check.FULL), bodies))
     assert together == [accepts(body, Check.FULL) for body in bodies]
+
+
+def parts(name: str, count: int) -> bytes:
+    """A whole picture with so many empty parts more."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8)).save(file, name)
+    data = file.getvalue()
+    if name == "PNG":
+        empty = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
+        return data[:-12] + empty * count + data[-12:]
+    if name == "JPEG":
+        return data[:2] + b"\xff\xfe\x00\x02" * count + data[2:]
+    body = data[8:] + b"ABCD\0\0\0\0" * count
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_of_too_many_parts_is_refused_before_it_costs_a_minute(name: str) -> None:
+    assert examine(parts(name, 5000), Check.FULL).width == 8
+    data = parts(name, 2_000_000)
+    began = time.process_time()
+    assert "parts is not plausible" in reason(data, Check.FULL)
+    assert time.process_time() - began < 0.5
+
+
+def test_a_progressive_jpeg_of_too_many_scans_is_refused_before_it_is_decoded() -> None:
+    file = BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    scan = whole[whole.rfind(b"\xff\xda") : -2]
+    assert examine(whole[:-2] + scan * 50 + b"\xff\xd9", Check.FULL).width == 64
+    assert "of 106 scans is not plausible" in reason(whole[:-2] + scan * 100 + b"\xff\xd9")
+
+
+def test_large_pictures_are_decoded_one_at_a_time() -> None:
+    """Four at once would take four times the memory: a gigabyte each, of a lossless WebP."""
+    code = (
+        "import resource, sys; from concurrent.futures import ThreadPoolExecutor\n"
+        "from batchgen.imaging import Check, examine\n"
+        "data = sys.stdin.buffer.read(); examine(data, Check.FULL)\n"
+        "one = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "with ThreadPoolExecutor(4) as pool: list(pool.map(lambda _: examine(data, Check.FULL), range(8)))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / one)"
+    )
+    file = BytesIO()
+    Image.new("RGB", (5500, 5500)).save(file, "PNG", compress_level=1)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=file.getvalue(), capture_output=True, check=True
+    )
+    assert float(done.stdout) < 1.5

@@ -118,6 +118,86 @@ def test_a_base_url_alone_has_no_prices_and_beside_a_provider_that_one_s() -> No
     assert (found.provider.name, found.provider.base_url) == ("core-today", LOCAL)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8080/v1",
+        "HTTP://LOCALHOST/v1",
+        "http://127.0.0.1/v1",
+        "http://127.8.9.10:1/v1",
+        "http://[::1]:8080/v1",
+        "https://anywhere.example/v1",
+    ],
+)
+def test_the_way_to_ones_own_machine_and_an_encrypted_one_are_private(url: str) -> None:
+    assert where(base_url=url).key == "k"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://gateway.lan:4000/v1",
+        "http://127.0.0.1.evil.com/v1",
+        "http://localhost.evil.com/v1",
+        "http://evil.com/localhost",
+        "http://evil.com:80/127.0.0.1",
+        "http://localhost./v1",
+        "http://2130706433/v1",
+        "http://0x7f000001/v1",
+        "http://127.1/v1",
+        "http://0177.0.0.1/v1",
+        "http://0.0.0.0/v1",
+        "http://127。0。0。1/v1",
+        "http://１２７.0.0.1/v1",
+        "http://ⓛocalhost/v1",
+        "http://[::ffff:127.0.0.1]/v1",
+        "http://[::1%25eth0]/v1",
+        "http://10.0.0.1/v1",
+    ],
+)
+def test_an_open_way_to_another_machine_is_refused_unless_it_is_meant(url: str) -> None:
+    for environment in ({"BATCHGEN_API_KEY": "k"}, None):
+        with pytest.raises(InputError, match=r"not encrypted.*use https://, or --allow-http"):
+            jobs.endpoint(Job(manifest="p.csv", base_url=url), environment)
+    assert where(base_url=url, allow_http=True).key == "k"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost@evil.com/v1", "http://127.0.0.1\\@evil.com/v1", "http://evil.com#@localhost/"]
+)
+def test_a_host_that_hides_behind_another_is_no_base_url(url: str) -> None:
+    with pytest.raises(InputError, match="--base-url"):
+        where(base_url=url, allow_http=True)
+
+
+def test_a_key_file_goes_before_every_variable_and_is_no_matter_of_a_dry_run(folder: Path) -> None:
+    (folder / "key").write_text("of-the-file\n")
+    (folder / "key").chmod(0o600)
+    both = {"BATCHGEN_API_KEY": "one", "CORE_TODAY_API_KEY": "other"}
+    assert where(both, key_file="key").key == "of-the-file"
+    assert where(both).key == "one"
+    assert jobs.endpoint(Job(manifest="p.csv", key_file="gone"), None).key is None
+    assert where({}, provider="simulator", key_file="gone").key == "simulated"
+
+
+def test_a_key_file_of_a_job_file_is_beside_it_or_at_home(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    source = toml(folder, 'manifest = "p.csv"\nkey_file = "key"\n', "jobs/a.toml")
+    assert jobs.resolve(source, {}).key_file == "jobs/key"
+    source = toml(folder, 'manifest = "p.csv"\nkey_file = "~/key"\n', "jobs/b.toml")
+    assert jobs.resolve(source, {}).key_file == "home/key"
+
+
+@pytest.mark.parametrize("value", [{"output": "runs/\udcff"}, {"system": "\ud800"}])
+def test_a_text_that_no_file_could_hold_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="has bytes that are no UTF-8"):
+        jobs.resolve("p.csv", value)
+    with pytest.raises(InputError, match="has bytes that are no UTF-8"):
+        jobs.checked(Job(**{"manifest": "p.csv", **value}))
+
+
 def test_a_server_of_ones_own_needs_no_key() -> None:
     assert where({}, base_url=LOCAL).key is None
     assert where({}, provider="simulator").key is not None

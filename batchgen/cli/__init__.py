@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+_SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+"""How the names of variables end whose values are nobody's business."""
+
 _EXAMPLES = """
 \b
 Examples:
@@ -267,7 +270,7 @@ def simulate(*, port: int, **settings: object) -> int:
 def cli(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; the only place where an exception becomes one."""
     # What no message shows, whatever it quotes; a run adds the key it uses.
-    keys = {value.strip() for name, value in os.environ.items() if name.endswith("_API_KEY")}
+    keys = {value.strip() for name, value in os.environ.items() if name.upper().endswith(_SECRETS)}
     try:
         result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False, obj=keys)
     except click.ClickException as cause:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LONGEST_TEXT = 20_000
+_LONGEST_KEY = 100
 _DEPTH = 24
 _MOST = 400
 
@@ -88,7 +89,7 @@ def _walk(value: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, s
         return
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _walk(item, str(name), depth + 1)
+            yield from _walk(item, name[:_LONGEST_KEY], depth + 1)
     elif isinstance(value, list):
         for item in value:
             yield from _walk(item, key, depth + 1)

@@ -9,14 +9,19 @@ from typing import Any
 import msgspec
 
 _MOST_TOKENS = 10**9
+_MOST_DIGITS = 100
+_MOST_VALUES = 250_000
+"""Commas and opening brackets, those of the prose included: several times a model's longest output."""
 
 
 def decode(body: bytes | bytearray | str) -> object:
     """
     The value of a JSON text; a byte order mark, NaN, lone surrogates and raw control characters pass.
 
-    :raises ValueError: It is no JSON, or nested too deep to be an answer.
+    :raises ValueError: It is no JSON, or nested too deep or of too many values to be an answer.
     """
+    if _crowded(body):
+        raise ValueError("more values than an answer has")
     try:
         return msgspec.json.decode(body)
     except RecursionError:
@@ -24,9 +29,23 @@ def decode(body: bytes | bytearray | str) -> object:
     except ValueError:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:
-        return json.loads(text.removeprefix("\ufeff"), strict=False)
+        return json.loads(text.removeprefix("\ufeff"), strict=False, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _integer(digits: str) -> int | float:
+    """One absurd number must not spoil the answer around it, and Python refuses more than 4300 digits."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+def _crowded(body: bytes | bytearray | str) -> bool:
+    """Tell of values that would take gigabytes and minutes: `[],` is 3 bytes on the wire, 140 in memory."""
+    if len(body) <= _MOST_VALUES:
+        return False
+    if isinstance(body, str):
+        return sum(map(body.count, (",", "[", "{"))) > _MOST_VALUES
+    return sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES
 
 
 def mapping(value: object) -> dict[str, Any]:
