@@ -80,7 +80,7 @@ def _warn_of_typos() -> None:
     known = {f"BATCHGEN_{name.upper()}" for name in jobs.Job.__struct_fields__} | {"BATCHGEN_API_KEY"}
     for name in sorted(set(os.environ) - known):
         if name.startswith("BATCHGEN_"):
-            sys.stderr.write(f"batchgen: {name} is set and means nothing{nearest(name, known)}\n")
+            sys.stderr.write(f"batchgen: {line(name)} is set and means nothing{nearest(name, known)}\n")
 
 
 def _warn_of_second_key(job: jobs.Job) -> None:
