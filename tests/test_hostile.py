@@ -308,6 +308,14 @@ def large_cases() -> dict[str, Case]:
 
 # The servers and the run
 
+MEASURED = """
+import pathlib, resource, subprocess, sys
+status = subprocess.run(sys.argv[2:]).returncode
+pathlib.Path(sys.argv[1]).write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(status)
+"""
+"""Runs a command and writes down its peak: a process starts with the one of the process that started it."""
+
 
 class Server:
     """Answers a prompt with what its case says, and remembers what it was asked."""
@@ -402,24 +410,22 @@ def night(folder: Path, cases: dict[str, Case], elsewhere: Server, *flags: str) 
     key.chmod(0o600)
     with served(cases) as server, (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         command = [
-            sys.executable, "-m", "batchgen", "run", str(prompts), "-o", str(folder / "run"), "-v", "--json",
-            "--provider", "core-today", "--base-url", f"{server.url}/v1", "--key-file", str(key),
-            "--attempts", "1", "--max-failure-rate", "1", "--timeout", str(TIMEOUT), *flags,
+            sys.executable, "-c", MEASURED, str(folder / "peak"), sys.executable, "-m", "batchgen", "run",
+            str(prompts), "-o", str(folder / "run"), "-v", "--json", "--provider", "core-today",
+            "--base-url", f"{server.url}/v1", "--key-file", str(key), "--attempts", "1",
+            "--max-failure-rate", "1", "--timeout", str(TIMEOUT), *flags,
         ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         began = time.monotonic()
-        running = subprocess.Popen(
-            command, stdout=out, stderr=err, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        _, ended, used = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(ended)
+        done = subprocess.run(command, stdout=out, stderr=err, env=environment, check=False)
     return Night(
         cases=cases,
         folder=folder,
-        status=running.returncode,
+        status=done.returncode,
         out=(folder / "out").read_text(),
         err=(folder / "err").read_text(),
         seconds=time.monotonic() - began,
-        peak=used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak=int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024),
         heard_elsewhere=elsewhere.heard,
     )
 
