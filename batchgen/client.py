@@ -33,6 +33,7 @@ import msgspec
 from batchgen import links
 from batchgen.connection import RESET, Body, Connection
 from batchgen.errors import InputError
+from batchgen.providers import is_loopback
 from batchgen.records import ErrorClass, Failure
 from batchgen.version import __version__
 
@@ -260,10 +261,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({str(self._base)!r}, {self._secret!r})"
-
-    def redact(self, text: str) -> str:
-        """Return the text without the key, should it hold it."""
-        return self._secret.redact(text)
 
     async def __aenter__(self) -> Self:
         for name in _LOGGERS:
@@ -539,7 +536,9 @@ def _base(base_url: str) -> httpx.URL:
 
 
 def _proxy(link: httpx.URL) -> str | None:
-    """The environment's proxy for a link, as the client of the endpoint would choose it."""
+    """The environment's proxy for a link; what stays on this machine needs none, and travels in the clear."""
+    if is_loopback(str(link)):
+        return None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(link.scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(link.netloc.decode("ascii")):

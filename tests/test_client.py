@@ -534,6 +534,15 @@ async def test_a_proxy_that_refuses_is_unreachable_and_never_counts_as_sent(
     assert KEY.encode() not in proxy.requests[0]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_what_stays_on_this_machine_goes_through_no_proxy(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    with answering(http()) as server:
+        assert isinstance(await once(server.url.replace("127.0.0.1", host)), Answer)
+
+
 async def test_a_proxy_that_breaks_the_tunnel_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\n", then="close") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
