@@ -82,15 +82,18 @@ def test_a_link_leads_to_the_picture_of_its_prompt() -> None:
     ("fault", "status", "billed", "ending"),
     [
         ("rate_limited", 429, 0, Ending.WHOLE),
+        ("rate_limited_silent", 429, 0, Ending.WHOLE),
         ("daily_quota", 429, 0, Ending.WHOLE),
         ("overloaded", 503, 0, Ending.WHOLE),
         ("server_error", 500, 0, Ending.WHOLE),
+        ("no_channel", 503, 0, Ending.WHOLE),
         ("reset_after", 200, 1, Ending.RESET_AFTER),
         ("truncated", 200, 1, Ending.TRUNCATED),
         ("hang", 200, 1, Ending.HANG),
         ("bad_json", 200, 1, Ending.WHOLE),
         ("bad_base64", 200, 1, Ending.WHOLE),
         ("corrupt", 200, 1, Ending.WHOLE),
+        ("lost_link", 200, 1, Ending.WHOLE),
         ("refusal", 200, 1, Ending.WHOLE),
         ("no_image", 200, 1, Ending.WHOLE),
     ],
@@ -117,6 +120,19 @@ def test_each_fault_has_its_status_and_its_bill(fault: str, status: int, billed:
 def test_a_request_it_cannot_read_is_a_400_and_free(body: bytes) -> None:
     endpoint = _endpoint()
     assert (_ask(endpoint, body).status, endpoint.account.billed) == (400, 0)
+
+
+@pytest.mark.parametrize("shape", ["S1", "S4", "S6", "S7"])
+def test_a_lost_link_is_a_link_that_was_billed_and_answers_404(shape: str) -> None:
+    endpoint = _endpoint(shape=shape, faults=Faults(lost_link=1.0))
+    content = json.loads(_whole(_ask(endpoint)))["choices"][0]["message"]["content"]
+    link = httpx.URL(content.split("](")[1].rstrip(")"))
+    assert endpoint.answer("GET", link.path, {}, b"").status == 404
+
+
+@pytest.mark.parametrize(("fault", "named"), [("rate_limited", True), ("rate_limited_silent", False)])
+def test_a_429_names_the_wait_or_none(fault: str, named: bool) -> None:
+    assert (b"retryDelay" in _whole(_ask(_endpoint(faults=Faults(**{fault: 1.0}))))) is named
 
 
 def test_keys_and_models_are_checked() -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LINKS_KEPT = 10_000
 """Links of shape S6 expire, as those of gateways do."""
 
-_FREE = ("rate_limited", "daily_quota", "overloaded", "server_error")
+_FREE = ("rate_limited", "rate_limited_silent", "daily_quota", "overloaded", "server_error", "no_channel")
 
 
 class Ending(StrEnum):
@@ -212,10 +212,10 @@ class Endpoint:
         if not answer.tokens.image:
             return _finished(bodies.encode(bodies.completion(shape, answer)), cut=cut)
         pictures = [self._picture(draw, seed) for seed in seeds]
-        if shape == "S6":
+        if shape == "S6" or draw.fault == "lost_link":
             links = [self._link(draw, seed, picture) for seed, picture in zip(seeds, pictures, strict=True)]
             linked = _with_pictures(answer, links)
-            return _finished(bodies.encode(bodies.completion(shape, linked)), cut=cut)
+            return _finished(bodies.encode(bodies.completion("S6", linked)), cut=cut)
 
         def compose() -> bytes:
             encoded = [pybase64.b64encode_as_string(picture()) for picture in pictures]
@@ -242,7 +242,8 @@ class Endpoint:
 
     def _link(self, draw: _Draw, seed: int, picture: Callable[[], bytes]) -> str:
         path = f"/pictures/{draw.key.hex()[:16]}-{seed:08x}.jpg"
-        self._links[path] = picture
+        if draw.fault != "lost_link":
+            self._links[path] = picture
         if len(self._links) > LINKS_KEPT:
             self._links.popitem(last=False)
         return f"http://{draw.host}{path}"
@@ -256,6 +257,13 @@ class Endpoint:
             )
         if draw.fault == "server_error":
             return _google(500, "INTERNAL", "An internal error has occurred. Please retry.", delay=delay)
+        if draw.fault == "no_channel":
+            message = f"No available channel for model {model.id} under group default"
+            told = bodies.gateway_error(message, "model_not_found", f"{self.account.seen:08d}")
+            return Reply(status=503, delay=delay, body=bodies.encode(told))
+        if draw.fault == "rate_limited_silent":
+            self.account.rate_limited += 1
+            return _google(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", delay=delay)
         wait = dice.uniform(1, 3)
         return self._limited(model, wait, dice, daily=draw.fault == "daily_quota", delay=delay)
 

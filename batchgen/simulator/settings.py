@@ -18,13 +18,17 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reset_before: float = 0.0
     """The connection is refused or reset before the request is read: free."""
     rate_limited: float = 0.0
-    """429 of the minute."""
+    """429 of the minute, with the seconds to wait."""
+    rate_limited_silent: float = 0.0
+    """429 of the minute that names no wait."""
     daily_quota: float = 0.0
     """429 of the day."""
     overloaded: float = 0.0
     """503."""
     server_error: float = 0.0
     """500."""
+    no_channel: float = 0.0
+    """503 of a gateway that has no upstream for the model."""
     reset_after: float = 0.0
     """The connection is reset after the request was read: billed."""
     truncated: float = 0.0
@@ -37,6 +41,8 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A picture that is no base64: billed."""
     corrupt: float = 0.0
     """A picture that does not decode: billed."""
+    lost_link: float = 0.0
+    """A picture as a link that answers 404, whatever the shape: billed."""
     refusal: float = 0.0
     """200 with `content_filter` and no picture; input and text are billed."""
     no_image: float = 0.0
