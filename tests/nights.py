@@ -31,13 +31,26 @@ async def inline(call: Callable[[], T], /) -> T:
 
 
 class Nights:
-    """One run directory and one simulated endpoint, for any number of runs."""
+    """One run directory and one simulated endpoint, for any number of runs; time goes on from run to run."""
 
-    def __init__(self, folder: Path, settings: Settings | None = None, *, backend: str = "asyncio") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings | None = None,
+        *,
+        backend: str = "asyncio",
+        endpoint: type[Endpoint] = Endpoint,
+    ) -> None:
         self.manifest = folder / "prompts.csv"
         self.directory = folder / "run"
         self.backend = backend
-        self.endpoint = Endpoint(settings or Settings(paint=False), clock=anyio.current_time)
+        self.endpoint = endpoint(settings or Settings(paint=False), clock=self.clock)
+        self._began = self._now = 0.0
+
+    def clock(self) -> float:
+        """Seconds since the first run began; each run's own loop counts from zero."""
+        self._now = max(self._now, self._began + anyio.current_time())
+        return self._now
 
     def write(self, text: str) -> None:
         """Put a manifest in place."""
@@ -60,21 +73,26 @@ class Nights:
         job = jobs.resolve(
             str(self.manifest), {"provider": "simulator", "output": str(self.directory), **values}
         )
+        self._began = self._now
+        around = self.surroundings(seed)
+        return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
+
+    def surroundings(self, seed: int) -> runner.Surroundings:
+        """What a run takes from outside: virtual time, seeded dice, no threads, no network."""
         options: dict[str, Any] = (
             {"loop_factory": VirtualTimeLoop}
             if self.backend == "asyncio"
             else {"clock": trio.testing.MockClock(autojump_threshold=0)}
         )
-        around = runner.Surroundings(
+        return runner.Surroundings(
             backend=self.backend,
             backend_options=options,
             blocking=inline,
             rng=random.Random(seed),
-            wall=lambda: 1_800_000_000.0 + anyio.current_time(),
+            wall=lambda: 1_800_000_000.0 + self.clock(),
             transport=SimulatorTransport(self.endpoint, offload=inline),
             free=free,
         )
-        return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
 
     def table(self) -> list[dict[str, Any]]:
         """The results as they stand."""

@@ -1,0 +1,552 @@
+"""One night drawn from a seed: faults, kills, signals, budgets and edits, and the audit of what they left."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+from collections import Counter, defaultdict
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import trio
+import trio.testing
+
+from batchgen import runner
+from batchgen.ledger import Reader
+from batchgen.manifest import Manifest
+from batchgen.records import ZERO
+from batchgen.simulator import Endpoint, Faults, Reply, Settings, requests
+from batchgen.simulator.paint import prompt_key, prompt_mark
+from batchgen.simulator.transport import SimulatorTransport
+from tests.conftest import VirtualTimeLoop
+from tests.nights import Nights
+
+if TYPE_CHECKING:
+    from asyncio import Handle
+    from collections.abc import Callable, Mapping, Sequence
+
+    from batchgen.runner import Summary
+    from batchgen.simulator.endpoint import _Draw
+
+T = TypeVar("T")
+
+FLASH, PRO = "gemini-3.1-flash-image-preview", "gemini-3-pro-image-preview"
+SHAPES = ("S1", "S1", "S2", "S3", "S5", "S6", "S7", "mixed")
+FAULTS = tuple(name for name in Faults.__struct_fields__ if name not in {"reset_before", "draft"})
+TOKENS = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
+ABANDONED = "the run ended before the answer was recorded"
+"""How the ledger words what a run did not live to settle."""
+
+
+class Killed(BaseException):
+    """The process is dead: nothing it does any more leaves a trace."""
+
+
+def unheard(*_: object) -> None:
+    """Take a signal that trio hands on because the run ended before it came to it."""
+
+
+class Life:
+    """
+    One process, which may be killed or signalled at any step.
+
+    A step is whatever the event loop is told to do next, a call that would block, and a request's arrival.
+    A kill copies the run directory as it is at that step, which is what SIGKILL leaves on a disk; whatever
+    the process does next raises `Killed`, and the copy takes the directory's place.
+    """
+
+    def __init__(
+        self, directory: Path, *, kill: int | None = None, signals: Mapping[int, signal.Signals] | None = None
+    ) -> None:
+        self.steps = 0
+        self.over = False
+        self._directory = directory
+        self._left = directory.with_name("left")
+        self._kill = kill
+        self._signals = signals or {}
+        self.delivered = 0
+
+    def step(self) -> None:
+        """Count; on the step where it is to happen, die or be signalled."""
+        self.steps += 1
+        if self.over:
+            return
+        if self.steps == self._kill:
+            self.over = True
+            shutil.copytree(self._directory, self._left)
+        number = self._signals.get(self.steps)
+        # Where a run does not listen, a signal would end the tests.
+        if number is not None and signal.getsignal(number) not in {signal.SIG_DFL, unheard}:
+            self.delivered += 1
+            os.kill(os.getpid(), number)
+
+    def live(self, *_: object) -> None:
+        """A step that a dead process does not make."""
+        self.step()
+        if self.over:
+            raise Killed
+
+    async def blocking(self, call: Callable[[], T], /) -> T:
+        """Run a blocking call where it stands: virtual time knows no threads."""
+        self.live()
+        result = call()
+        self.live()
+        return result
+
+    def bury(self) -> None:
+        """Leave what the kill left."""
+        shutil.rmtree(self._directory)
+        self._left.rename(self._directory)
+
+
+class _Loop(VirtualTimeLoop):
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        super().__init__()
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> Handle:
+        self._life.step()
+        return super().call_soon(*args, **kwargs)
+
+
+class _Instrument(trio.abc.Instrument):
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._life.step()
+
+
+class Bill(NamedTuple):
+    """What one request was billed."""
+
+    prompt_tokens: int
+    text_tokens: int
+    image_tokens: int
+    total_tokens: int
+    usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request, as the endpoint saw it."""
+
+    content: tuple[str, str]
+    """Prompt and model."""
+    at: float
+    reply: str | None
+    """The id of its answer; None where there was none to bill."""
+    bill: Bill
+
+
+class Watched(Endpoint):
+    """An endpoint that writes down what it saw and played, and hears nothing from the dead."""
+
+    life: Life
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float]) -> None:
+        super().__init__(settings, clock=clock)
+        self.log: list[Seen] = []
+        self.played: Counter[str] = Counter()
+
+    def refuses(self) -> bool:
+        self.life.live()
+        refused = super().refuses()
+        self.played["reset_before"] += refused
+        return refused
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        self.life.live()
+        if method != "POST":
+            return super().answer(method, path, headers, body)
+        asked = requests.read(body)
+        before = self._sums()
+        reply = super().answer(method, path, headers, body)
+        bill = Bill(*(now - then for now, then in zip(self._sums(), before, strict=True)))
+        self.log.append(
+            Seen((asked.prompt, asked.model), self._clock(), reply.headers.get("x-request-id"), bill)
+        )
+        self.life.live()
+        return reply
+
+    def _draw(self, *args: Any) -> _Draw:
+        draw = super()._draw(*args)
+        self.played[draw.fault or "none"] += 1
+        return draw
+
+    def _sums(self) -> tuple[Any, ...]:
+        spent = self.account.models.values()
+        return (*(sum(getattr(one, name) for one in spent) for name in TOKENS), self.account.usd)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the manifest."""
+
+    id: str
+    prompt: str
+    model: str
+    variants: int
+
+
+@dataclass
+class Manuscript:
+    """A manifest under somebody's hands."""
+
+    rows: list[Row]
+    added: int = 0
+    ever: set[tuple[str, str]] = field(default_factory=set)
+
+    def text(self) -> str:
+        lines = [f"{row.id},{row.prompt},{row.model},{row.variants}\n" for row in self.rows]
+        return "id,prompt,model,variants\n" + "".join(lines)
+
+    def edit(self, rng: random.Random) -> str:
+        """Change it as people do between two runs; what was done."""
+        what = rng.choice(("shuffled", "added", "removed", "changed"))
+        if what == "shuffled":
+            rng.shuffle(self.rows)
+        elif what == "added":
+            self.add(rng)
+        elif what == "removed" and len(self.rows) > 1:
+            self.rows.pop(rng.randrange(len(self.rows)))
+        else:
+            at = rng.randrange(len(self.rows))
+            self.rows[at] = replace(self.rows[at], prompt=f"{self.rows[at].prompt}!")
+        return what
+
+    def add(self, rng: random.Random) -> None:
+        """One more row, now and then with a prompt that is there already."""
+        self.added += 1
+        twin = rng.random() < 0.2 and self.rows
+        prompt = rng.choice(self.rows).prompt if twin else f"picture {self.added}"
+        model = PRO if rng.random() < 0.15 else FLASH
+        variants = 2 if rng.random() < 0.15 else 1
+        self.rows.insert(
+            rng.randint(0, len(self.rows)), Row(f"row-{self.added}", prompt, model, variants)
+        )
+
+    @property
+    def tasks(self) -> list[tuple[str, int, str, str]]:
+        """Id, variant, prompt and model of what the table must hold, in its order."""
+        return [
+            (row.id, variant, row.prompt, row.model)
+            for row in self.rows
+            for variant in range(1, row.variants + 1)
+        ]
+
+
+class Night(Nights):
+    """One seed's night, from an empty directory to the last row."""
+
+    endpoint: Watched
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        self.seed = seed
+        self.happened: Counter[str] = Counter()
+        self.life = Life(folder)
+        self.rpm = rng.choice((None, None, 3.0, 12.0, 60.0))
+        super().__init__(folder, _settings(rng, self.rpm), backend=("asyncio", "trio")[seed % 2], endpoint=Watched)
+        self.manuscript = Manuscript([])
+        for _ in range(rng.randint(1, 6)):
+            self.manuscript.add(rng)
+        self.contents: dict[str, tuple[str, str]] = {}
+        """Prompt and model of every task key there ever was."""
+        self.lives: list[float] = []
+        """When each process began."""
+        self.skipped = False
+        """Whether a run was told to leave unanswered requests alone."""
+        self.second_chances = 0
+        self.values: dict[str, object] = {
+            "concurrency": rng.choice((1, 2, 3, 4, 8)),
+            "attempts": rng.randint(1, 5),
+            "timeout": rng.choice((15.0, 60.0, 300.0)),
+            "rpm": self.rpm,
+        }
+
+    def surroundings(self, seed: int) -> runner.Surroundings:
+        life = self.life
+        options: dict[str, Any] = (
+            {"loop_factory": lambda: _Loop(life)}
+            if self.backend == "asyncio"
+            else {
+                "clock": trio.testing.MockClock(autojump_threshold=0),
+                "instruments": [_Instrument(life)],
+            }
+        )
+        trio._core._run._r.seed(seed)  # it throws dice of its own for the order of its tasks
+        return replace(
+            super().surroundings(seed),
+            backend_options=options,
+            blocking=life.blocking,
+            wall=self._wall,
+            transport=SimulatorTransport(self.endpoint, offload=life.blocking),
+        )
+
+    def _wall(self) -> float:
+        self.life.live()
+        return 1_800_000_000.0 + self.clock()
+
+    def play(self) -> None:
+        """Rough runs and edits, then quiet ones until every row is final, then the audit."""
+        for _ in range(self.rng.choice((0, 1, 1, 2))):
+            self._rough()
+            if self.rng.random() < 0.4:
+                self.happened[f"rows {self.manuscript.edit(self.rng)}"] += 1
+        if self._finish() and self.rng.random() < 0.3:
+            self.happened["failed rows retried"] += 1
+            self.second_chances += 1
+            self._run(Life(self.directory), retry_failed=True)
+            self._finish()
+        Audit(self).check()
+
+    def _rough(self) -> None:
+        """A run to which something happens."""
+        rng, tasks = self.rng, len(self.manuscript.tasks)
+        span = 60 + 45 * tasks
+        values: dict[str, object] = {}
+        kill, signals = None, {}
+        event = rng.choice(("kill", "kill", "kill", "signal", "signals", "nothing"))
+        if event == "kill":
+            kill = rng.randint(20, span)
+        elif event != "nothing":
+            first = rng.randint(60, span)
+            signals[first] = rng.choice((signal.SIGTERM, signal.SIGHUP))
+            if event == "signals":
+                signals[first + rng.randint(1, 60)] = signal.SIGTERM
+        if rng.random() < 0.3:
+            values["budget"] = round(rng.uniform(0.1, 0.2 + 0.08 * tasks), 3)
+        if rng.random() < 0.15:
+            values["on_uncertain"] = "skip"
+            self.skipped = True
+        self._run(Life(self.directory, kill=kill, signals=signals), **values)
+
+    def _finish(self) -> bool:
+        """Resume until every row is final; whether any of them failed."""
+        for _ in range(40):
+            summary = self._run(Life(self.directory))
+            if summary is not None and summary.exit_status in {0, 1}:
+                return summary.exit_status == 1
+        raise AssertionError("forty runs, and rows are left")
+
+    def _run(self, life: Life, **values: object) -> Summary | None:
+        """One process; None when it was killed."""
+        self.life = self.endpoint.life = life
+        self.lives.append(self._now)
+        self.write(self.manuscript.text())
+        before = self.endpoint.account.usd
+        summary: Summary | None = None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, unheard)
+        try:
+            summary = self.run(
+                seed=self.seed * 100 + len(self.lives),
+                on_progress=life.live,
+                signals=True,
+                **{**self.values, **values},
+            )
+        except* Killed:
+            assert life.over
+        finally:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+        if life.over:  # be it in the last steps of all, when nothing more is done that could tell
+            life.bury()
+            summary = None
+        for batch in Manifest(self.directory / runner.MANIFEST).batches():
+            columns = batch.columns()
+            contents = zip(columns["prompt"].to_pylist(), columns["model"].to_pylist(), strict=True)
+            self.contents |= zip(batch.keys, contents, strict=True)
+        spent, budget = self.endpoint.account.usd, values.get("budget")
+        assert budget is None or spent <= max(before, Decimal(str(budget))), f"${spent} of ${budget}"
+        self._note(life, summary)
+        return summary
+
+    def _note(self, life: Life, summary: Summary | None) -> None:
+        self.happened["signals delivered"] += life.delivered
+        if summary is None:
+            self.happened["kills"] += 1
+        elif summary.stopped is not None:
+            self.happened[f"stopped: {summary.stopped.reason}"] += 1
+
+
+def _settings(rng: random.Random, rpm: float | None) -> Settings:
+    chosen = rng.sample(FAULTS, rng.randint(1, 4))
+    faults = {name: rng.uniform(0.05, 0.2) for name in chosen}
+    if rng.random() < 0.3:
+        faults["reset_before"] = rng.uniform(0.05, 0.3)
+    if rng.random() < 0.3:
+        faults["draft"] = rng.uniform(0.1, 0.5)
+    return Settings(
+        seed=rng.getrandbits(32),
+        paint=False,
+        faults=Faults(**faults),
+        shape=rng.choice(SHAPES),  # type: ignore[arg-type]
+        latency=rng.choice((0.0, 0.1, 1.0)),
+        rpm=rng.choice((None, rpm, 10.0)),
+        burst=3,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A line of the ledger's attempts."""
+
+    key: str
+    started_at: int
+    submitted_at: int | None
+    settled_at: int | None
+    error_class: str | None
+    error_message: str | None
+    request_id: str | None
+    prompt_tokens: int
+    text_tokens: int
+    image_tokens: int
+    total_tokens: int
+    cost: int | None
+    reserved: int | None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether its run ended before it did."""
+        return self.error_message == ABANDONED
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it may have been billed without saying how much."""
+        return self.error_class in {"uncertain", "bad_answer"}
+
+
+class Audit:
+    """The endpoint's log, the ledger, the table and the files of a night, held against each other."""
+
+    def __init__(self, night: Night) -> None:
+        self.night = night
+        self.log = night.endpoint.log
+        with closing(sqlite3.connect(night.directory / runner.LEDGER)) as ledger:
+            names = ", ".join(Attempt.__dataclass_fields__)
+            self.attempts = [Attempt(*row) for row in ledger.execute(f"SELECT {names} FROM attempts ORDER BY id")]
+            ledger.row_factory = sqlite3.Row
+            self.tasks = {row["key"]: dict(row) for row in ledger.execute("SELECT * FROM tasks")}
+        with closing(Reader(night.directory / runner.LEDGER)) as reader:
+            self.totals = reader.totals()
+
+    def check(self) -> None:
+        """Raise AssertionError, saying which promise was broken."""
+        self.every_attempt_is_settled()
+        self.no_task_is_bought_after_its_picture_came()
+        self.every_request_is_an_attempt()
+        self.every_token_is_accounted_for()
+        self.sums_agree()
+        self.declared_limits_hold()
+        self.the_table_is_the_ledger_and_the_files()
+
+    @cached_property
+    def by_key(self) -> Mapping[str, Sequence[Attempt]]:
+        """The attempts of each task, in their order."""
+        found: defaultdict[str, list[Attempt]] = defaultdict(list)
+        for attempt in self.attempts:
+            found[attempt.key].append(attempt)
+        return found
+
+    @cached_property
+    def answers(self) -> Mapping[str, Seen]:
+        """What was answered, by the answer's id."""
+        return {seen.reply: seen for seen in self.log if seen.reply is not None}
+
+    def every_attempt_is_settled(self) -> None:
+        for attempt in self.attempts:
+            assert attempt.settled_at is not None, attempt
+            assert (attempt.submitted_at is None) == (attempt.error_class == "unreachable"), attempt
+
+    def no_task_is_bought_after_its_picture_came(self) -> None:
+        for key, attempts in self.by_key.items():
+            *earlier, last = attempts
+            assert all(attempt.error_class for attempt in earlier), f"{key}: bought after its picture came"
+            assert (last.error_class is None) == (self.tasks[key]["status"] == "succeeded"), attempts
+            uncertain = sum(attempt.error_class == "uncertain" for attempt in attempts)
+            assert uncertain <= 2 * (1 + self.night.second_chances), f"{key}: {uncertain} times without answer"
+
+    def every_request_is_an_attempt(self) -> None:
+        seen = Counter(one.content for one in self.log)
+        submitted, abandoned = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for attempt in self.attempts:
+            content = self.night.contents[attempt.key]
+            submitted[content] += attempt.submitted_at is not None
+            abandoned[content] += attempt.submitted_at is not None and attempt.abandoned
+        for content in seen | submitted:
+            # A process may have died between the note and the first byte.
+            assert submitted[content] - abandoned[content] <= seen[content] <= submitted[content], content
+        assert self.totals.requests == submitted.total()
+
+    def every_token_is_accounted_for(self) -> None:
+        accounted, unknown, dead = set(), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for attempt in self.attempts:
+            content = self.night.contents[attempt.key]
+            unknown[content] += attempt.unknown
+            dead[content] += attempt.abandoned and attempt.submitted_at is not None
+            answer = self.answers.get(attempt.request_id or "")
+            if answer is None or attempt.unknown:
+                assert (attempt.total_tokens, attempt.cost or 0) == (0, 0), attempt
+                continue
+            assert answer.content == content, "an answer to another prompt"
+            assert answer.reply not in accounted, "one answer, two attempts"
+            accounted.add(answer.reply)
+            assert [getattr(attempt, name) for name in TOKENS] == list(answer.bill[:4]), attempt
+            assert attempt.cost == answer.bill.usd.scaleb(9), attempt
+        lost = [one for one in self.log if one.bill.total_tokens and one.reply not in accounted]
+        missing = Counter(one.content for one in lost)
+        for content in missing | unknown:
+            assert unknown[content] - dead[content] <= missing[content] <= unknown[content], content
+        exposed = sum((one.bill.usd for one in lost), ZERO)
+        assert self.totals.cost_usd == self.night.endpoint.account.usd - exposed
+        assert self.totals.uncertain == unknown.total()
+        assert exposed <= self.totals.uncertain_usd, "what may have been billed was told too low"
+
+    def sums_agree(self) -> None:
+        for key, attempts in self.by_key.items():
+            task = self.tasks[key]
+            for name in TOKENS:
+                assert task[name] == sum(getattr(attempt, name) for attempt in attempts), (key, name)
+            assert (task["cost"] or 0) == sum(attempt.cost or 0 for attempt in attempts), key
+            wasted = sum(attempt.cost or 0 for attempt in attempts if attempt.error_class)
+            assert (task["wasted"] or 0) == wasted, key
+
+    def declared_limits_hold(self) -> None:
+        if self.night.rpm is None:
+            return
+        for number, first in enumerate(self.log):
+            within = sum(one.at < first.at + 60 for one in self.log[number:])
+            begun = sum(first.at <= began < first.at + 60 for began in self.night.lives)
+            assert within <= self.night.rpm + begun, f"{within} requests within the minute from {first.at}"
+
+    def the_table_is_the_ledger_and_the_files(self) -> None:
+        directory = self.night.directory
+        table = self.night.table()
+        assert [
+            (row["id"], row["variant"], row["prompt"], row["model"]) for row in table
+        ] == self.night.manuscript.tasks
+        for row in table:
+            task = self.tasks[row["task_key"]]
+            assert (row["status"], row["attempts"]) == (task["status"], task["attempts"])
+            assert row["status"] != "pending"
+            assert (row["cost_usd"] or ZERO) == Decimal(task["cost"] or 0).scaleb(-9)
+            assert [row[name] for name in TOKENS] == [task[name] for name in TOKENS]
+            assert (row["file_name"] is not None) == (row["status"] == "succeeded")
+            for image in row["images"]:
+                data = (directory / image["file_name"]).read_bytes()
+                assert sha256(data).hexdigest() == image["sha256"]
+                assert prompt_mark(data) == prompt_key(row["prompt"]), "another row's picture"
+                self.night.happened["drafts kept"] += image["draft"]
+        names = [image["file_name"] for row in table for image in row["images"]]
+        assert len(set(names)) == len(names), "two rows, one file"
+        assert not [*directory.rglob("*.part")], "a temporary file was left"
