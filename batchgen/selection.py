@@ -32,9 +32,11 @@ def selected(
 
 
 def wanted_again(job: Job, state: State | None) -> bool:
-    """Whether the job takes up a task that is final."""
-    if state is None or state.status is Status.PENDING:
+    """Whether the job takes up a task that is final, or that this run would make final without asking."""
+    if state is None:
         return False
+    if state.status is Status.PENDING:
+        return (job.again or job.retry_failed) and gives_up(job, state)
     return job.again or (job.retry_failed and state.status is not Status.SUCCEEDED)
 
 

@@ -304,6 +304,14 @@ def test_a_rerun_that_skips_leaves_unanswered_requests_alone(nights: Nights) -> 
     assert second.exit_status == 1
 
 
+def test_a_row_that_two_crashes_lost_is_taken_up_by_the_first_run_that_is_asked_to(nights: Nights) -> None:
+    nights.rows(1)
+    for _ in range(2):
+        assert nights.run(on_progress=two_signals(after=0), signals=True).uncertain
+    assert statuses(nights) == {"pending": 1}, "nobody has given it up yet"
+    assert nights.run(retry_failed=True).tasks == {"succeeded": 1}
+
+
 def test_two_runs_never_share_a_directory(nights: Nights) -> None:
     nights.rows(1)
     nights.run()
