@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 import trio
 import trio.testing
@@ -21,7 +23,8 @@ import trio.testing
 from batchgen import runner
 from batchgen.ledger import Reader
 from batchgen.manifest import Manifest
-from batchgen.records import ZERO
+from batchgen.records import ZERO, ErrorClass
+from batchgen.retry import RULES, Action
 from batchgen.simulator import Endpoint, Faults, Reply, Settings, requests
 from batchgen.simulator.paint import prompt_key, prompt_mark
 from batchgen.simulator.transport import SimulatorTransport
@@ -31,12 +34,13 @@ from tests.nights import Nights
 if TYPE_CHECKING:
     from asyncio import Handle
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from contextvars import Context
 
     from batchgen.runner import Summary
     from batchgen.simulator.endpoint import _Draw
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 trio._core._run._hypothesis_plugin_setup()  # trio runs tasks in an order of chance unless told otherwise
 
@@ -116,9 +120,11 @@ class _Loop(VirtualTimeLoop):
         self._life = life
         super().__init__()
 
-    def call_soon(self, *args: Any, **kwargs: Any) -> Handle:
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> Handle:
         self._life.step()
-        return super().call_soon(*args, **kwargs)
+        return super().call_soon(callback, *args, context=context)
 
 
 class _Instrument(trio.abc.Instrument):
@@ -262,17 +268,23 @@ class Night(Nights):
         self.manuscript = Manuscript([])
         for _ in range(rng.randint(1, 4)):
             self.manuscript.add(rng)
+        most = 0.2 + 0.05 * len(self.manuscript.tasks)
+        self.budget = round(rng.uniform(0.15, most), 3) if rng.random() < 0.4 else None
+        """Of the rough runs."""
         self.contents: dict[str, tuple[str, str]] = {}
         """Prompt and model of every task key there ever was."""
         self._known: set[str] = set()
         self.lives: list[float] = []
         """When each process began."""
-        self.skipped = False
-        """Whether a run was told to leave unanswered requests alone."""
+        self.skipping: set[int] = set()
+        """The runs, as the ledger numbers them, that were told to leave unanswered requests alone."""
+        self.killed: set[int] = set()
+        """The runs that were killed after they had begun."""
         self.second_chances = 0
+        self.attempts = rng.randint(1, 5)
         self.values: dict[str, object] = {
             "concurrency": rng.choice((1, 2, 3, 4, 8)),
-            "attempts": rng.randint(1, 5),
+            "attempts": self.attempts,
             "timeout": rng.choice((15.0, 60.0, 300.0)),
             "rpm": self.rpm,
         }
@@ -327,12 +339,25 @@ class Night(Nights):
             signals[first] = rng.choice((signal.SIGTERM, signal.SIGHUP))
             if event == "signals":
                 signals[first + rng.randint(1, 60)] = signal.SIGTERM
-        if rng.random() < 0.3:
-            values["budget"] = round(rng.uniform(0.1, 0.2 + 0.08 * tasks), 3)
+        if self.budget is not None:
+            values["budget"] = self.budget
         if rng.random() < 0.15:
             values["on_uncertain"] = "skip"
-            self.skipped = True
-        return self._run(Life(self.directory, kill=kill, signals=signals), **values)
+        before = self._last_run()
+        summary = self._run(Life(self.directory, kill=kill, signals=signals), **values)
+        begun = {self._last_run()} - {before}
+        if "on_uncertain" in values:
+            self.skipping |= begun
+        if summary is None:
+            self.killed |= begun
+        return summary
+
+    def _last_run(self) -> int:
+        if not (self.directory / runner.LEDGER).exists():
+            return 0
+        with closing(Reader(self.directory / runner.LEDGER)) as reader:
+            last = reader.last_run()
+        return 0 if last is None else last.id
 
     def _finish(self, **first: object) -> bool:
         """Resume until every row is final; whether any of them failed. The first run is told more."""
@@ -413,7 +438,7 @@ class Attempt:
     """A line of the ledger's attempts."""
 
     key: str
-    started_at: int
+    run: int
     submitted_at: int | None
     settled_at: int | None
     error_class: str | None
@@ -462,6 +487,8 @@ class Audit:
         """
         self.every_attempt_is_settled()
         self.no_task_is_bought_after_its_picture_came()
+        self.unanswered_requests_are_skipped_where_told()
+        self.no_task_is_given_up_before_its_attempts_are_used()
         self.every_request_is_an_attempt()
         self.every_token_is_accounted_for()
         self.sums_agree()
@@ -498,6 +525,25 @@ class Audit:
                 f"{key}: {uncertain} times without answer"
             )
 
+    def no_task_is_given_up_before_its_attempts_are_used(self) -> None:
+        for key, attempts in self.by_key.items():
+            kind = ErrorClass(attempts[-1].error_class or ErrorClass.BLOCKED)
+            rule = RULES[kind]
+            final = self.tasks[key]["status"] != "pending" and rule.action is Action.RETRY
+            if not final or (kind is ErrorClass.UNCERTAIN and self.night.skipping):
+                continue
+            same = sum(attempt.error_class == kind for attempt in attempts)
+            latest = [attempt for attempt in attempts if attempt.run == attempts[-1].run]
+            used = sum(RULES[ErrorClass(attempt.error_class or kind)].counts for attempt in latest)
+            assert same >= (rule.most or 100) or used >= self.night.attempts, attempts
+
+    def unanswered_requests_are_skipped_where_told(self) -> None:
+        for key, attempts in self.by_key.items():
+            unanswered = [attempt.run for attempt in attempts if attempt.error_class == "uncertain"]
+            for attempt in attempts:
+                if attempt.run in self.night.skipping and attempt.submitted_at is not None:
+                    assert min(unanswered, default=attempt.run) >= attempt.run, f"{key}: not skipped"
+
     def every_request_is_an_attempt(self) -> None:
         seen = Counter(one.content for one in self.log)
         submitted, abandoned = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
@@ -518,7 +564,10 @@ class Audit:
             unknown[content] += attempt.unknown
             dead[content] += attempt.abandoned and attempt.submitted_at is not None
             answer = self.answers.get(attempt.request_id or "")
-            if answer is None or attempt.unknown:
+            if attempt.unknown:
+                assert (attempt.total_tokens, attempt.cost) == (0, None), "unknown is not free"
+                continue
+            if answer is None:
                 assert (attempt.total_tokens, attempt.cost or 0) == (0, 0), attempt
                 continue
             assert answer.content == content, "an answer to another prompt"
@@ -571,3 +620,18 @@ class Audit:
         names = [image["file_name"] for row in self.table for image in row["images"]]
         assert len(set(names)) == len(names), "two rows, one file"
         assert not [*directory.rglob("*.part")], "a temporary file was left"
+        self.no_picture_is_lost_but_to_a_kill()
+
+    def no_picture_is_lost_but_to_a_kill(self) -> None:
+        known = {
+            Path(image["file_name"]).name
+            for task in self.tasks.values()
+            for image in json.loads(task["images"] or "[]")
+        }
+        excused = {
+            f"{self.tasks[attempt.key]['stem']}.jpg"
+            for attempt in self.attempts
+            if attempt.abandoned and attempt.run in self.night.killed
+        }
+        there = {path.name for path in self.night.directory.glob("images/*")}
+        assert there - known <= excused, "bought, written and forgotten"
