@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
 
+import anyio.lowlevel
 import trio
 import trio.testing
 
@@ -103,10 +104,12 @@ class Life:
             raise Killed
 
     async def blocking(self, call: Callable[[], T], /) -> T:
-        """Run a blocking call where it stands: virtual time knows no threads."""
+        """Run a blocking call without a thread, giving way before and after it as a thread would."""
+        await anyio.lowlevel.checkpoint()
         self.live()
         result = call()
         self.live()
+        await anyio.lowlevel.cancel_shielded_checkpoint()
         return result
 
     def bury(self) -> None:
@@ -328,7 +331,7 @@ class Night(Nights):
     def _rough(self) -> Summary | None:
         """A run to which something happens; None when it was killed."""
         rng, tasks = self.rng, len(self.manuscript.tasks)
-        span = 25 + 30 * tasks  # a run takes about so many steps
+        span = 25 + 40 * tasks  # a run takes about so many steps
         values: dict[str, object] = {}
         kill, signals = None, {}
         event = rng.choice(("kill", "kill", "kill", "kill", "signal", "signals", "nothing"))
