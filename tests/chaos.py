@@ -12,12 +12,13 @@ from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio.lowlevel
+import httpx
 import trio
 import trio.testing
 
@@ -168,6 +169,8 @@ class Watched(Endpoint):
     def __init__(self, settings: Settings, *, clock: Callable[[], float]) -> None:
         super().__init__(settings, clock=clock)
         self.log: list[Seen] = []
+        self.arrived: dict[str, Life] = {}
+        """The processes to which answers came whole, by the answer's id."""
         self.played: Counter[str] = Counter()
 
     def refuses(self) -> bool:
@@ -198,6 +201,40 @@ class Watched(Endpoint):
     def _sums(self) -> tuple[Any, ...]:
         spent = self.account.models.values()
         return (*(sum(getattr(one, name) for one in spent) for name in TOKENS), self.account.usd)
+
+
+class _Line(SimulatorTransport):
+    """The way to a watched endpoint, which notes whose answer arrived to its last byte."""
+
+    def __init__(self, endpoint: Watched, life: Life) -> None:
+        super().__init__(endpoint, offload=life.blocking)
+        self._arrived, self._life = endpoint.arrived, life
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        response.stream = _Arriving(response.stream, partial(self._note, response))
+        return response
+
+    def _note(self, response: httpx.Response) -> None:
+        name = response.headers.get("x-request-id")
+        if name is not None and not self._life.over:
+            self._arrived[name] = self._life
+
+
+class _Arriving(httpx.AsyncByteStream):
+    def __init__(self, inner: object, arrived: Callable[[], None]) -> None:
+        self._inner = aiter(cast("httpx.AsyncByteStream", inner))
+        self._arrived = arrived
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._inner)
+        except StopAsyncIteration:
+            self._arrived()
+            raise
 
 
 @dataclass(frozen=True)
@@ -308,7 +345,7 @@ class Night(Nights):
             backend_options=options,
             blocking=life.blocking,
             wall=self._wall,
-            transport=SimulatorTransport(self.endpoint, offload=life.blocking),
+            transport=_Line(self.endpoint, life),
         )
 
     def _wall(self) -> float:
@@ -378,8 +415,7 @@ class Night(Nights):
         self.write(text)
         before = self.endpoint.account.usd
         summary: Summary | None = None
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, unheard)
+        handlers = {number: signal.signal(number, unheard) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
             summary = self.run(
                 seed=self.seed * 100 + len(self.lives),
@@ -390,8 +426,8 @@ class Night(Nights):
         except* Killed:
             assert life.over
         finally:
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         if life.over:  # be it in the last steps of all, when nothing more is done that could tell
             life.bury()
             summary = None
@@ -491,6 +527,7 @@ class Audit:
         self.every_attempt_is_settled()
         self.no_task_is_bought_after_its_picture_came()
         self.unanswered_requests_are_skipped_where_told()
+        self.no_answer_that_arrived_is_lost_but_to_a_kill()
         self.no_task_is_given_up_before_its_attempts_are_used()
         self.every_request_is_an_attempt()
         self.every_token_is_accounted_for()
@@ -517,6 +554,11 @@ class Audit:
         for attempt in self.attempts:
             assert attempt.settled_at is not None, attempt
             assert (attempt.submitted_at is None) == (attempt.error_class == "unreachable"), attempt
+
+    def no_answer_that_arrived_is_lost_but_to_a_kill(self) -> None:
+        recorded = {attempt.request_id for attempt in self.attempts}
+        lost = {name for name, life in self.night.endpoint.arrived.items() if not life.over} - recorded
+        assert not lost, "it was paid for, it was here, and it is not in the ledger"
 
     def no_task_is_bought_after_its_picture_came(self) -> None:
         for key, attempts in self.by_key.items():

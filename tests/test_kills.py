@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-ROWS, KILLS, AT_ONCE = 800, 60, 6
+ROWS, KILLS, AT_ONCE = 700, 50, 6
 LATENCY = "0.015"
-"""Times the real models': 180 ms a picture, so that sixty short lives cannot come to the end of the rows."""
+"""Times the real models': 180 ms a picture, so that fifty short lives cannot come to the end of the rows."""
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def check_the_table_is_the_files(folder: Path, count: int) -> list[dict[str, Any
     return table
 
 
-def test_sixty_kills_at_any_instant_cost_no_row_and_repeat_only_what_was_in_flight(
+def test_fifty_kills_at_any_instant_cost_no_row_and_repeat_only_what_was_in_flight(
     tmp_path: Path, endpoint: str
 ) -> None:
     rows(tmp_path, ROWS)

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 from collections import Counter
-from contextlib import closing
 from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchgen.errors import InputError, LockedError
-from batchgen.ledger import Reader
 from batchgen.lock import RunLock
 from batchgen.simulator import Faults, Settings
 from batchgen.simulator.paint import prompt_mark
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen.purchase import Progress
-    from batchgen.runner import Summary
 
 pytestmark = pytest.mark.virtual_time
 
@@ -341,43 +338,6 @@ def test_a_draft_is_kept_apart_from_the_picture(memory: Path, backend: str) -> N
         assert draft["file_name"].startswith("drafts/")
         assert (nights.directory / draft["file_name"]).stat().st_size == draft["bytes"]
     assert sums(nights) == account(nights), "a draft is not billed"
-
-
-MIXED = Faults(
-    reset_before=0.03, rate_limited=0.03, overloaded=0.04, server_error=0.02, reset_after=0.03,
-    truncated=0.03,
-    hang=0.01, bad_json=0.02, bad_base64=0.02, corrupt=0.03, refusal=0.03, no_image=0.03, draft=0.1,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_whatever_goes_wrong_every_row_and_token_is_accounted_for(memory: Path, seed: int) -> None:
-    backend = "trio" if seed % 2 else "asyncio"
-    shape = ("S1", "S2", "S3", "S4", "S7", "mixed")[seed % 6]
-    settings = Settings(paint=False, rpm=300, burst=10, seed=seed, faults=MIXED, shape=shape)  # type: ignore[arg-type]
-    nights = Nights(memory, settings, backend=backend)
-    nights.rows(40)
-    first = nights.run(seed=seed, concurrency=1 + seed % 16, rpm=300 if seed % 3 else None, timeout=100)
-    check(nights, first)
-    second = nights.run(seed=seed + 1, retry_failed=True, timeout=100)
-    check(nights, second)
-
-
-def check(nights: Nights, summary: Summary) -> None:
-    endpoint, table = nights.endpoint.account, nights.table()
-    assert "pending" not in statuses(nights), "every row is final"
-    for row in table:
-        assert (row["file_name"] is not None) == (row["status"] == "succeeded")
-        if row["file_name"] is not None:
-            assert (nights.directory / row["file_name"]).stat().st_size == row["images"][-1]["bytes"]
-    assert sum(summary.tasks.values()) == len(table) == 40
-    assert summary.spent_usd + summary.uncertain_usd >= endpoint.usd >= summary.spent_usd
-    assert endpoint.billed <= summary_requests(nights)
-
-
-def summary_requests(nights: Nights) -> int:
-    with closing(Reader(nights.directory / "ledger.db")) as reader:
-        return reader.totals().requests
 
 
 HOSTILE = [
