@@ -407,7 +407,7 @@ class Night(Nights):
                 return summary.exit_status == 1
         raise AssertionError("forty runs, and rows are left")
 
-    def _run(self, life: Life, **values: object) -> Summary | None:
+    def _run(self, life: Life, **values: Any) -> Summary | None:
         """One process; None when it was killed."""
         self.life = self.endpoint.life = life
         self.lives.append(self._now)

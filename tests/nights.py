@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -74,7 +75,7 @@ class Nights:
             str(self.manifest), {"provider": "simulator", "output": str(self.directory), **values}
         )
         self._began = self._now
-        around = self.surroundings(seed)
+        around = replace(self.surroundings(seed), free=free)
         return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
 
     def surroundings(self, seed: int) -> runner.Surroundings:
@@ -91,7 +92,6 @@ class Nights:
             rng=random.Random(seed),
             wall=lambda: 1_800_000_000.0 + self.clock(),
             transport=SimulatorTransport(self.endpoint, offload=inline),
-            free=free,
         )
 
     def table(self) -> list[dict[str, Any]]:
