@@ -338,6 +338,7 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
         simulated=endpoint.provider.simulated,
         tasks=manifest.tasks,
         version=__version__,
+        in_flight=job.concurrency,
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))

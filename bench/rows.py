@@ -166,7 +166,7 @@ def _fill(directory: Path, rows: manifests.Manifest, done: int) -> None:
     """Put the first `done` tasks of a manifest into its ledger, as if they had been bought."""
     path = directory / runner.LEDGER
     with closing(Ledger(path)) as ledger:
-        ledger.begin(now=1, provider="simulator", simulated=True, tasks=rows.tasks, version="0")
+        ledger.begin(now=1, provider="simulator", simulated=True, tasks=rows.tasks, version="0", in_flight=8)
         with closing(sqlite3.connect(path)) as connection, connection:
             for part in _bought(rows, done):
                 connection.executemany(_TASK, part)

@@ -522,7 +522,7 @@ root = Path(sys.argv[1])
 
 async def buy():
     ledger = Ledger(root / "ledger.db")
-    ledger.begin(now=1, provider="p", simulated=False, tasks=100, version="1")
+    ledger.begin(now=1, provider="p", simulated=False, tasks=100, version="1", in_flight=100)
     fill(root / "filler")
     try:
         (root / "picture").write_bytes(b"x" * 4096)
@@ -546,7 +546,7 @@ asyncio.run(buy())
 fill(root / "filler")
 ledger = Ledger(root / "ledger.db")
 try:
-    ledger.begin(now=5, provider="p", simulated=False, tasks=1, version="1")
+    ledger.begin(now=5, provider="p", simulated=False, tasks=1, version="1", in_flight=100)
 except StorageError as error:
     print(error)
 ledger.close()
@@ -594,7 +594,7 @@ def test_a_dry_run_and_a_run_say_alike_that_there_is_too_little_room(
 @pytest.mark.blocks
 async def test_the_reader_tells_the_mean_size_of_what_was_bought_last(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / LEDGER)
-    ledger.begin(now=1, provider="p", simulated=False, tasks=300, version="1")
+    ledger.begin(now=1, provider="p", simulated=False, tasks=300, version="1", in_flight=8)
     with closing(ledger), closing(Reader(tmp_path / LEDGER)) as reader:
         assert reader.picture_bytes(most=100) is None
         for number, sizes in enumerate([(10**9,), (100, 2000), (300,), ()]):

@@ -66,7 +66,7 @@ def reader(ledger: Ledger, path: Path) -> Iterator[Reader]:
 
 
 def begin(ledger: Ledger) -> list[str]:
-    return ledger.begin(now=1, provider="core-today", simulated=False, tasks=2, version="0")
+    return ledger.begin(now=1, provider="core-today", simulated=False, tasks=2, version="0", in_flight=8)
 
 
 def intended(ledger: Ledger, key: str, *, stem: str = "a") -> Attempt:
@@ -280,7 +280,7 @@ from pathlib import Path
 from batchgen.ledger import Ledger
 async def main():
     ledger = Ledger(Path(sys.argv[1]))
-    ledger.begin(now=1, provider="p", simulated=False, tasks=1, version="0")
+    ledger.begin(now=1, provider="p", simulated=False, tasks=1, version="0", in_flight=8)
     for n in range(5000):
         new = ledger.start(key=f"k{n}", row_id="", stem=f"s{n}", model="", provider="", reserved=None, now=1)
         await ledger.submitted(new, now=1)

@@ -51,7 +51,7 @@ BOUGHT = Outcome(
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with closing(Ledger(tmp_path / "ledger.db", blocking=inline)) as opened:
-        opened.begin(now=1, provider="p", simulated=False, tasks=2, version="0")
+        opened.begin(now=1, provider="p", simulated=False, tasks=2, version="0", in_flight=8)
         yield opened
 
 

@@ -16,9 +16,10 @@ from batchgen.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PIECE = 1 << 20
-_PIECES = 8
-"""Of a mebibyte each: the log of a hundred attempts, each committed alone, has 4; then it starts anew."""
+_PIECE = 256 * 1024
+_FEWEST = 3
+_ATTEMPTS = 4
+"""To the piece: each takes 40 kB of the write-ahead log if it is committed alone."""
 
 
 class Ballast:
@@ -28,12 +29,13 @@ class Ballast:
         self._path = path
         self._left = 0
 
-    def hold(self) -> None:
-        """Take the space; `StorageError` when there is none."""
+    def hold(self, in_flight: int) -> None:
+        """Take the space that so many attempts need to be settled; `StorageError` when there is none."""
+        pieces = _FEWEST + in_flight // _ATTEMPTS
         # Written, not merely allocated: not every file system knows how to promise space.
         try:
             with self._path.open("wb") as file:
-                for _ in range(_PIECES):
+                for _ in range(pieces):
                     file.write(bytes(_PIECE))
                 file.flush()
                 os.fsync(file.fileno())
@@ -43,7 +45,7 @@ class Ballast:
                 f"{self._path}: {cause.strerror}; make room or make it writable, then run the same command"
                 " again"
             ) from cause
-        self._left = _PIECES
+        self._left = pieces
 
     def give(self) -> bool:
         """Free a piece, a small one, lest others take what the ledger needs; False when none is left."""

@@ -102,10 +102,13 @@ class Ledger:
         self._connection.close()
         self._ballast.release()
 
-    def begin(self, *, now: int, provider: str, simulated: bool, tasks: int, version: str) -> list[str]:
+    def begin(
+        self, *, now: int, provider: str, simulated: bool, tasks: int, version: str, in_flight: int
+    ) -> list[str]:
         """
         Open a run, after settling what an earlier one left behind as uncertain or never sent.
 
+        :param in_flight: attempts at once, at most: there is space on the disk for what they come to.
         :return: the file names, without extension, that the earlier one may have been writing.
         """
 
@@ -122,7 +125,7 @@ class Ledger:
             self._run = cursor.lastrowid or 0
             return [stem for (stem,) in stems]
 
-        self._ballast.hold()
+        self._ballast.hold(in_flight)
         return self._at_once(write)
 
     def end(self, *, now: int, reason: str) -> None:
