@@ -444,8 +444,13 @@ def test_again_is_never_taken_from_the_environment(
 def test_an_unfinished_again_is_not_to_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = job(folder, rows=30)
     assert cli(["run", source]) == 0
+    capsys.readouterr()
     assert cli(["run", source, "--again", "--budget", "2.5"]) == 3
-    assert "without --again" in capsys.readouterr().out
+    assert re.search(r"^  .* run night.toml --budget 5$", capsys.readouterr().out, re.MULTILINE)
+    path = folder / source
+    path.write_text("again = true\nbudget = 2.5\n" + path.read_text())
+    assert cli(["run", source]) == 3
+    assert "# after `again` is out of the job file" in capsys.readouterr().out
 
 
 def test_an_unpriced_run_says_that_its_cost_is_unknown(folder: Path) -> None:

@@ -7,20 +7,23 @@ Only this package prints or exits. Nothing heavier than click is imported before
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, StorageError
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -128,12 +131,20 @@ def commands() -> None:
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
 @click.option(
+    "--drain", type=float, metavar="S", help="Seconds to land after a signal.  [default: as --timeout]"
+)
+@click.option(
     "--max-failure-rate",
     type=float,
     metavar="X",
     help="Stop when more of the last hundred tasks failed for good.  [default: 0.5]",
 )
 @click.option("--budget", type=float, metavar="USD", help="Spent in this run directory, ever, at most.")
+@click.option(
+    "--on-daily-quota",
+    type=click.Choice(["wait", "stop"]),
+    help="Once the day's quota is used up: until its reset, or not.  [default: stop]",
+)
 @click.option("--limit", type=int, metavar="N", help="Only the first N tasks of the manifest.")
 @click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")
 @click.option(
@@ -203,11 +214,12 @@ def run(
     """
     from batchgen.cli import running  # noqa: PLC0415  the run pays for its imports, --help does not
 
+    typed: list[str] = context.obj
     stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
     if dry_run:
         return running.preview(source, given, as_json=as_json)
-    return running.run(source, given, as_json=as_json, quiet=quiet, verbose=verbose)
+    return running.run(source, given, typed=typed, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @commands.command(context_settings=_CONTEXT, epilog=_STATUS_EXAMPLES)
@@ -257,30 +269,79 @@ def simulate(*, port: int, **settings: object) -> int:
 
 def cli(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; the only place where an exception becomes one."""
+    _open_streams()
     try:
-        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False)
+        return _carried_out(sys.argv[1:] if arguments is None else [*arguments])
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                _give_up(stream)
+
+
+def _carried_out(arguments: list[str]) -> int:
+    try:
+        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False, obj=arguments)
     except click.ClickException as cause:
-        cause.show()
+        with suppress(OSError):
+            cause.show()
         return cause.exit_code
     except click.Abort:
         return 130
     except BatchgenError as cause:
-        click.echo(f"batchgen: {cause}", err=True)
+        _complain(f"batchgen: {cause}")
         return cause.exit_status
     except Exception:  # noqa: BLE001  the boundary: a defect is told as one
-        traceback.print_exc()
-        click.echo("batchgen: this is a defect; what was bought is in the ledger, please report it", err=True)
+        _complain(traceback.format_exc())
+        _complain("batchgen: this is a defect; what was bought is in the ledger, please report it")
         return 70
     return int(result or 0)
 
 
+def _open_streams() -> None:
+    """
+    Put something where a standard stream was closed.
+
+    Else the next file that is opened takes its place: the ledger, with messages written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # Python has left out the streams that were closed when it started.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _complain(text: str) -> None:
+    """Put a message on standard error, if anyone is left to read it."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Nobody can be told any more; the interpreter would try once more when it leaves, and say so."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def say(text: str) -> None:
-    """Put a result on standard output; whoever has stopped reading does not change how a run ended."""
+    """
+    Put a result on standard output; whoever has stopped reading does not change how a run ended.
+
+    :raises StorageError: it is a file that cannot be written.
+    """
     try:
         click.echo(text)
-    except BrokenPipeError:
-        # The interpreter flushes standard output once more when it leaves.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as cause:
+        _give_up(sys.stdout)
+        if cause.errno not in {errno.EPIPE, errno.EIO}:
+            raise StorageError(
+                f"standard output: {cause.strerror}; `batchgen status` tells how far a run is"
+            ) from cause
 
 
 def say_json(value: object) -> None:
