@@ -318,18 +318,6 @@ def test_a_terminal_shows_a_bar_with_money_and_failures(folder: Path) -> None:
     assert re.search(r"\d+ failed, \$\d+\.\d\d", text)
 
 
-def test_a_closed_terminal_loses_nothing(folder: Path) -> None:
-    source = job(folder, rows=10)
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "run", source, "-v"], stdout=subprocess.DEVNULL, stderr=follower, env=environment()
-    ) as running:
-        os.close(follower)
-        os.close(leader)
-        assert running.wait(timeout=60) == 0
-    assert pq.read_table("runs/night/results.parquet")["status"].to_pylist() == ["succeeded"] * 10
-
-
 def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
     source = job(folder, rows=2)
     command = " ".join([*COMMAND, "run", source, "--json"])
