@@ -84,8 +84,6 @@ def careful(model: Model) -> Decimal | None:
 def asking(task: Task, model: Model) -> Decimal | None:
     """USD for a task's own words at most: no tokenizer makes more tokens than bytes; None without a price."""
     tokens = len(task.prompt.encode()) + len((task.system or "").encode()) + _AROUND
-    if model.context_tokens is not None:
-        tokens = min(tokens, model.context_tokens)
     return cost(Usage(prompt_tokens=tokens), model.price)
 
 

@@ -117,12 +117,16 @@ def test_faults_and_kills_of_a_night_do_not_pass_its_budget(memory: Path, seed: 
     assert summary.counted_usd >= 3 - Decimal("0.15")
 
 
-def test_a_dear_prompt_is_paid_for_before_it_is_asked(nights: Nights) -> None:
-    nights.write("id,prompt\n" + "".join(f"r{n},a picture {n}\n" for n in range(20)))
+@pytest.mark.parametrize(("short", "words", "budget"), [(6, 48_000, 2.0), (0, 80_000, 3.0)])
+def test_a_long_prompt_is_reckoned_with_before_it_is_asked(
+    nights: Nights, short: int, words: int, budget: float
+) -> None:
+    nights.write("id,prompt\n" + "".join(f"r{n},a picture {n}\n" for n in range(short)))
     with nights.manifest.open("a") as file:
-        file.writelines(f"long-{n},{n} {'word ' * 60_000}\n" for n in range(20))
-    nights.run(budget=2.0, concurrency=16)
-    assert nights.endpoint.account.usd <= 2
+        file.writelines(f"long-{n},{n} {'word ' * words}\n" for n in range(9))
+    summary = nights.run(budget=budget, concurrency=16, model=MODELS[1])
+    assert budget - 1 < nights.endpoint.account.usd <= budget
+    assert stopped(summary)[0] == "budget"
 
 
 def test_what_is_billed_above_all_that_was_held_back_is_told(

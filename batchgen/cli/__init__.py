@@ -338,7 +338,6 @@ def say(text: str) -> None:
     try:
         click.echo(text)
     except OSError as cause:
-        _give_up(sys.stdout)
         if cause.errno not in {errno.EPIPE, errno.EIO}:
             raise StorageError(
                 f"standard output: {cause.strerror}; `batchgen status` tells how far a run is"
