@@ -326,7 +326,7 @@ class Purchase:
         """Money for one picture; None when there is none left, or the run is ending."""
         estimate, asking = self._estimate(task.model), pricing.asking(task, self._model(task.model)) or ZERO
         while True:
-            likely = estimate.likely + asking
+            likely = estimate.likely + asking / 2  # a token has four bytes of English, three of Chinese
             hold = self._budget.reserve(estimate.most + asking, likely)
             if hold is not None:
                 return hold
