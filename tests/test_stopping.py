@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "batchgen"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# Buffered, as at a user's: what cannot be written is tried again when the interpreter leaves.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 IGNORED = re.compile("Traceback|Exception ignored|BrokenPipe|Errno")
 
 
