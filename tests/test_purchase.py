@@ -328,16 +328,15 @@ class Daily(Endpoint):
 
     a_day = 30
     late = 0.0
-    """Seconds after midnight at which the quota is really reset."""
+    """Seconds after midnight at which the quota is really reset, from the second day on."""
     says: float | None = None
     """Seconds that its answer names; None: the useless ones of a minute's quota."""
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         now = self._clock()
         self.seen_at = [*getattr(self, "seen_at", []), now]
-        day = now // (24 * HOUR) if now % (24 * HOUR) >= self.late else now // (24 * HOUR) - 1
-        used = sum(1 for at in self.account.admitted if at // (24 * HOUR) == day)
-        if used < self.a_day and now % (24 * HOUR) >= self.late:
+        used = sum(1 for at in self.account.admitted if at // (24 * HOUR) == now // (24 * HOUR))
+        if used < self.a_day and (now < 24 * HOUR or now % (24 * HOUR) >= self.late):
             return super().answer(method, path, headers, body)
         self.account.seen += 1
         wait = 37.0 if self.says is None else self.says
@@ -388,10 +387,20 @@ def test_a_reset_that_the_endpoint_names_goes_before_midnight(nights: Nights) ->
 def test_a_reset_that_comes_late_is_waited_for_in_short_steps(nights: Nights) -> None:
     endpoint = daily(nights, late=25 * 60.0)
     nights.rows(25)
-    endpoint.account.admitted.extend([HOUR] * 30)  # today's is used up
+    endpoint.account.admitted.extend([HOUR] * 29)  # one is left for today; it lands after the others' 429
     summary = nights.run(on_daily_quota="wait", concurrency=4)
     assert summary.exit_status == 0
     assert [round(b - a) for a, b in pauses(endpoint)] == [24 * HOUR + 5, 605, 605, 605]
+
+
+def test_an_outage_after_a_long_wait_is_borne_like_any_other(nights: Nights) -> None:
+    class Hiccup(Daily):
+        def refuses(self) -> bool:
+            return 24 * HOUR < self._clock() < 24 * HOUR + 300
+
+    nights.endpoint = Hiccup(Settings(paint=False), clock=anyio.current_time)
+    nights.rows(40)
+    assert nights.run(on_daily_quota="wait", concurrency=4).exit_status == 0
 
 
 def test_a_quota_that_never_comes_back_stops_the_run_an_hour_after_its_reset(nights: Nights) -> None:

@@ -281,6 +281,10 @@ def test_nobody_who_stops_reading_changes_how_a_run_ends(folder: Path, tail: str
         assert found.stderr.startswith("batchgen: standard output: No space left on device")
 
 
+def test_an_error_that_nobody_reads_keeps_its_status(folder: Path) -> None:
+    assert shell(f"{shlex.join(COMMAND)} status {folder}/nowhere 2> >(true)").returncode == 2
+
+
 def test_a_wait_for_the_day_s_quota_is_told_and_ends_at_once_on_a_signal(folder: Path) -> None:
     faults = "calm = 5\n[simulator.faults]\ndaily_quota = 1.0"
     source = night(folder, settings='on_daily_quota = "wait"\nconcurrency = 2', faults=faults)
