@@ -353,7 +353,8 @@ class Purchase:
         counts = kind is None or retry.RULES[kind].counts
         item.attempts += counts
         if counts:
-            self._heard, self._answered = anyio.current_time(), True
+            # Not back from where a park has put it: while nothing is asked, nothing is heard.
+            self._heard, self._answered = max(self._heard, anyio.current_time()), True
             self._parks = self._parks if leave.at <= self._parked_at else 0
         if kind is not None:
             item.by_kind[kind] += 1
