@@ -2,7 +2,8 @@
 May this be bought?
 
 Money is reserved before a request leaves and booked when its cost is known, so that however many are in
-flight, they cannot overshoot the limit together.
+flight, they cannot overshoot the limit together. Near the limit, where the worst case no longer fits, the
+last pictures are bought one at a time, at what pictures have cost so far.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Reservation:
     """Money held back for one attempt."""
 
     amount: Decimal
+    unanswered: Decimal
+    """What the attempt counts for if its cost is never told."""
 
 
 class Budget:
@@ -52,24 +55,33 @@ class Budget:
         """What can still be reserved, never below zero; None without a limit."""
         return None if self._limit is None else max(ZERO, self._limit - self._spent - self._reserved)
 
-    def reserve(self, amount: Decimal) -> Reservation | None:
-        """Hold `amount` back; None when it does not fit, for now or for good: see `could_fit_later`."""
-        _check(amount)
-        if self._limit is not None and self._spent + self._reserved + amount > self._limit:
+    def reserve(self, most: Decimal, likely: Decimal) -> Reservation | None:
+        """
+        Hold `most` back or, if that is too much and nothing is in flight, `likely`.
+
+        None when neither fits, for now or for good: see `could_fit_later`.
+        """
+        _check(most)
+        _check(likely)
+        if self._fits(most):
+            amount = most
+        elif not self._open and self._fits(likely):
+            amount = likely
+        else:
             return None
-        reservation = Reservation(amount)
+        reservation = Reservation(amount, unanswered=min(amount, likely))
         self._open.add(reservation)
         self._reserved += amount
         return reservation
 
-    def could_fit_later(self, amount: Decimal) -> bool:
+    def could_fit_later(self, likely: Decimal) -> bool:
         """
-        Tell whether `amount` fits if everything in flight turns out to cost nothing.
+        Tell whether `likely` fits if everything in flight turns out to cost nothing.
 
         After `reserve` said no: True is "ask again when an attempt has settled", False is "the budget is used
         up".
         """
-        return self._limit is None or self._spent + amount <= self._limit
+        return self._limit is None or self._spent + likely <= self._limit
 
     def settle(self, reservation: Reservation, actual: Decimal) -> None:
         """Book what an attempt really cost, in full, even above its reservation; KeyError when done."""
@@ -82,32 +94,42 @@ class Budget:
         """Give back what was held for an attempt that cost nothing. KeyError when done."""
         self.settle(reservation, ZERO)
 
+    def _fits(self, amount: Decimal) -> bool:
+        return self._limit is None or self._spent + self._reserved + amount <= self._limit
+
 
 class Estimate:
     """
-    What to reserve for one picture of one model.
+    What one picture of one model may cost, by what the recent ones did.
 
-    At first `first`, a careful price; after a few pictures the largest of the recent costs plus a quarter of
-    their spread. Where all cost the same, a limit of so many pictures therefore buys that many.
+    `most` is the worst case: what was given at first, or more if more was seen. `likely` is the worst case
+    too until there were a few pictures; then it is the dearest of them and a margin, which begins as wide as
+    their spread and narrows to a quarter of it. Where all cost the same, both together therefore let a limit
+    of so many pictures buy that many.
     """
 
     RECENT = 100
     ENOUGH = 3
-    """Pictures after which the first price is forgotten."""
+    """Pictures from which on something is likely."""
 
-    def __init__(self, first: Decimal) -> None:
-        _check(first)
-        self._first = first
+    def __init__(self, most: Decimal) -> None:
+        _check(most)
+        self._most = most
         self._costs: deque[Decimal] = deque(maxlen=self.RECENT)
 
     @property
-    def amount(self) -> Decimal:
-        """USD to reserve for the next attempt."""
-        if not self._costs:
-            return self._first
-        most = max(self._costs)
-        careful = most + (most - min(self._costs)) / 4
-        return careful if len(self._costs) >= self.ENOUGH else max(self._first, careful)
+    def most(self) -> Decimal:
+        """USD, in the worst case."""
+        return max(self._most, self.likely)
+
+    @property
+    def likely(self) -> Decimal:
+        """USD that the next picture will hardly pass."""
+        count = len(self._costs)
+        if count < self.ENOUGH:
+            return max([self._most, *self._costs])
+        dearest = max(self._costs)
+        return dearest + (dearest - min(self._costs)) * 3 / min(count, 12)
 
     def observe(self, cost: Decimal) -> None:
         """Learn from an attempt that made a picture; what a refusal costs says nothing of the next."""

@@ -51,6 +51,13 @@ class OnUncertain(StrEnum):
     SKIP = "skip"
 
 
+class OnDailyQuota(StrEnum):
+    """What a run does once the day's quota is used up."""
+
+    WAIT = "wait"
+    STOP = "stop"
+
+
 class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one run is told."""
 
@@ -94,10 +101,13 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
     timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
     """Seconds a request may take."""
+    drain: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    """Seconds for what is in flight to land after a signal; as long as a request may take when not given."""
     max_failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     """The share of the last hundred tasks that may fail for good before the run stops."""
     budget: _Rate | None = None
     """USD spent in this run directory, ever, at most."""
+    on_daily_quota: OnDailyQuota = OnDailyQuota.STOP
     check: Check = Check.FULL
 
     limit: _Count | None = None

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import anyio
 
@@ -29,6 +31,15 @@ LONGEST = 3600.0
 """Seconds; a server that names a longer wait is asked again after this one."""
 BACKOFF = 60.0
 """Seconds; the longest wait of our own when the server names none."""
+PACIFIC = "America/Los_Angeles"
+"""Where the day of Google's quotas ends: https://ai.google.dev/gemini-api/docs/rate-limits"""
+
+
+def next_day(now: float) -> float:
+    """When the day of Google's quotas that holds `now` ends; both in seconds since 1970."""
+    there = ZoneInfo(PACIFIC)
+    day = datetime.fromtimestamp(now, there).date() + timedelta(days=1)
+    return datetime.combine(day, time(), there).timestamp()
 
 
 @dataclass(slots=True, eq=False)
@@ -215,6 +226,10 @@ class Gate:
         self._freed = anyio.Event()
         self._opens_at = -math.inf
         self._cooled_at = -math.inf
+        self._parked_at = -math.inf
+        self._alone = False
+        """Whether the next to start is the one that tries whether a park is over."""
+        self._probe: Pass | None = None
         self._strikes = 0
 
     @property
@@ -264,6 +279,20 @@ class Gate:
             self._ramp.hold(self._opens_at)
         return self.cooling
 
+    def park(self, started: Pass, wait: float) -> bool:
+        """
+        Hold everybody for `wait` seconds because `started` met the end of a quota.
+
+        Then one request starts, and the others when it has come back. False, and nothing done, if `started`
+        is from before the last park: that is no news.
+        """
+        if started.at <= self._parked_at:
+            return False
+        self._parked_at = self._clock()
+        self._opens_at = self._parked_at + wait
+        self._alone = True
+        return True
+
     def settle(self, started: Pass, tokens: int | None, ok: bool) -> None:
         """
         Book what the request really used; where the answer claims nothing, the reservation stands.
@@ -272,12 +301,17 @@ class Gate:
         """
         if ok and started.at > self._cooled_at:
             self._strikes = 0
+        if started is self._probe:
+            self._probe = None
+            self._freed.set()
         if self._tokens is not None and started.tokens is not None and tokens is not None and tokens > 0:
             self._tokens.correct(started.tokens, tokens)
             self._learned.observe(tokens)
             self._freed.set()
 
     def _earliest(self, now: float, weight: float) -> float:
+        if self._probe is not None:
+            return math.inf
         at = self._ramp.earliest(max(now, self._opens_at))
         if self._starts is not None:
             at = self._starts.earliest(at)
@@ -287,4 +321,7 @@ class Gate:
         self._ramp.start(now)
         if self._starts is not None:
             self._starts.take(now)
-        return Pass(now, None if self._tokens is None else self._tokens.take(now, weight))
+        taken = Pass(now, None if self._tokens is None else self._tokens.take(now, weight))
+        if self._alone:
+            self._alone, self._probe = False, taken
+        return taken

@@ -15,13 +15,15 @@ from batchgen.records import ReportedUsage, Usage, UsageQuality
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchgen.records import Model, Price
+    from batchgen.records import Model, Price, Task
 
 _SIZES = (("512", 600_000), ("1K", 2_500_000), ("2K", 9_000_000))
 _USUAL = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 _MILLION = 1_000_000
 CAREFUL_TOKENS = 4096
 """Tokens of a large picture, or of much thinking, where nothing is known yet."""
+_AROUND = 64
+"""Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
 _NANO = Decimal("1e-9")
 _SILENT = ReportedUsage()
 
@@ -74,11 +76,15 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
 
 
 def careful(model: Model) -> Decimal | None:
-    """USD for a large picture with much thinking, where nothing better is known; None without a price."""
+    """USD for a large picture with much thinking, what was asked not included; None without a price."""
     largest = max(model.image_tokens.values(), default=CAREFUL_TOKENS)
-    return cost(
-        Usage(prompt_tokens=CAREFUL_TOKENS, text_tokens=CAREFUL_TOKENS, image_tokens=largest), model.price
-    )
+    return cost(Usage(text_tokens=CAREFUL_TOKENS, image_tokens=largest), model.price)
+
+
+def asking(task: Task, model: Model) -> Decimal | None:
+    """USD for a task's own words at most: no tokenizer makes more tokens than bytes; None without a price."""
+    tokens = len(task.prompt.encode()) + len((task.system or "").encode()) + _AROUND
+    return cost(Usage(prompt_tokens=tokens), model.price)
 
 
 def usual(model: Model) -> Decimal | None:

@@ -12,19 +12,23 @@ import os
 import signal
 from collections import Counter
 from contextlib import AsyncExitStack
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import anyio
 import anyio.to_thread
+import msgspec
 
-from batchgen import pricing, providers, retry
+from batchgen import limits, pricing, providers, retry
 from batchgen.budget import Budget, Estimate
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Client
 from batchgen.disk import Disk
 from batchgen.errors import BatchgenError
+from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.records import ZERO, ErrorClass, Model, Status, Value
@@ -36,7 +40,7 @@ from batchgen.worker import UNKNOWN_COST, Worker
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from batchgen.budget import Reservation
     from batchgen.disk import Space
@@ -56,9 +60,17 @@ _PATIENCE = 3600.0
 """Seconds without any answer but "slow down" or "nobody there", after which a run is stopped."""
 _FIRST_PATIENCE = 60.0
 """The same for an endpoint that has never answered in this run: its address is wrong, most likely."""
+_NEARLY = Decimal("0.8")
+"""The share of the budget at which it is told, once."""
+_RECHECK = 600.0
+"""Seconds until a daily quota is asked for again that was to be reset and was not."""
+_RECHECKS = 6
+_SKEW = 5.0
+"""Seconds by which our clock may be ahead of the one that resets a quota."""
 _THREADS = min(4, max(2, os.cpu_count() or 1))
 """For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a person or a machine ends a run with."""
 
 
 class Progress(Value, frozen=True, kw_only=True):
@@ -182,7 +194,9 @@ class Purchase:
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
         totals = reader.totals()
         limit = None if job.budget is None else Decimal(str(job.budget))
-        self._budget = Budget(limit, totals.cost_usd + totals.uncertain_usd)
+        self._budget = Budget(limit, totals.counted_usd)
+        self._notice = None if limit is None or totals.counted_usd >= limit * _NEARLY else limit * _NEARLY
+        self._overrun = False
         self._estimates: dict[str, Estimate] = {}
         # What earlier runs paid: a resumed run needs not be as careful as a first one.
         self._learned = {
@@ -190,7 +204,11 @@ class Purchase:
         }
         self._settled = anyio.Event()
         self._models: dict[str, Model] = {}
-        self._policy = retry.Policy(attempts=job.attempts)
+        parks = job.on_daily_quota is OnDailyQuota.WAIT
+        self._policy = retry.Policy(attempts=job.attempts, daily_quota=Action.PARK if parks else Action.STOP)
+        self._parked_at = 0.0
+        self._parks = 0
+        """In a row, without an answer between them."""
         self._health = retry.Health(job.max_failure_rate)
         self._heard = 0.0
         self._answered = False
@@ -319,7 +337,7 @@ class Purchase:
             stem=safe_stem(task.name),
             model=task.model,
             provider=self.endpoint.provider.name,
-            reserved=hold.amount if self._model(task.model).price else None,
+            reserved=hold.unanswered if self._model(task.model).price else None,
             now=self._now(),
         )
         outcome = await self._workers[number].attempt(
@@ -333,17 +351,18 @@ class Purchase:
 
     async def _reserve(self, task: Task) -> Reservation | None:
         """Money for one picture; None when there is none left, or the run is ending."""
+        estimate, asking = self._estimate(task.model), pricing.asking(task, self._model(task.model)) or ZERO
         while True:
-            amount = self._estimate(task.model).amount
-            hold = self._budget.reserve(amount)
+            likely = estimate.likely + asking / 2  # a token has four bytes of English, three of Chinese
+            hold = self._budget.reserve(estimate.most + asking, likely)
             if hold is not None:
                 return hold
-            if not self._budget.could_fit_later(amount):
+            if not self._budget.could_fit_later(likely):
                 self._halt(
                     Stop(
                         reason="budget",
                         message=f"the budget of ${self._job.budget:,.2f} has no room for another picture"
-                        f" (${self._budget.spent:,.4f} spent, ${amount:,.4f} needed)",
+                        f" (${self._budget.spent:,.4f} spent, ${likely:,.4f} needed)",
                         remedy="raise --budget and run the same command again",
                     )
                 )
@@ -361,7 +380,9 @@ class Purchase:
         counts = kind is None or retry.RULES[kind].counts
         item.attempts += counts
         if counts:
-            self._heard, self._answered = anyio.current_time(), True
+            # Not back from where a park has put it: while nothing is asked, nothing is heard.
+            self._heard, self._answered = max(self._heard, anyio.current_time()), True
+            self._parks = self._parks if leave.at <= self._parked_at else 0
         if kind is not None:
             item.by_kind[kind] += 1
         decision = self._decide(item, outcome)
@@ -417,6 +438,8 @@ class Purchase:
             return None
         if decision.action is Action.STOP:
             self._halt(_stop(outcome, f"row {item.task.id}"))
+        elif decision.action is Action.PARK:
+            self._park(outcome, leave)
         elif not retry.RULES[outcome.kind].counts:
             self._bear(outcome)
         if decision.action is Action.COOL:
@@ -430,17 +453,52 @@ class Purchase:
         if unheard > (_PATIENCE if hopeful else _FIRST_PATIENCE):
             self._halt(_stop(outcome, f"nothing else for {unheard / 60:.0f} minutes"))
 
+    def _park(self, outcome: Outcome, leave: Pass) -> None:
+        """Wait for the daily quota's reset; after one that brought nothing, ask a few times more."""
+        now = self._wall()
+        wait = outcome.retry_after or (_RECHECK if self._parks else limits.next_day(now) - now)
+        if not self._gate.park(leave, wait + _SKEW):
+            return
+        if self._parks > _RECHECKS:
+            self._halt(_stop(outcome, "the day's quota is used up, also after its reset"))
+            return
+        self._parks += 1
+        self._parked_at = anyio.current_time()
+        self._heard = self._parked_at + wait
+        when = datetime.fromtimestamp(now + wait, ZoneInfo(limits.PACIFIC)).strftime("%Y-%m-%d %H:%M %Z")
+        hours, minutes = divmod(round(wait / 60), 60)
+        logger.warning("daily quota used up; going on at %s, in %d h %d min", when, hours, minutes)
+
     def _book(self, task: Task, outcome: Outcome, hold: Reservation) -> None:
         cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
         self.counts.run_usd += outcome.cost_usd or ZERO
-        # What may have been billed without saying how much counts in full: a budget must not hope.
-        self._budget.settle(hold, hold.amount if outcome.kind in UNKNOWN_COST else cost)
+        # What may have been billed without saying how much counts as a dear picture: a budget must not hope.
+        self._budget.settle(hold, hold.unanswered if outcome.kind in UNKNOWN_COST else cost)
+        self._warn_of_money(task, cost, hold)
         if outcome.kind is None and outcome.cost_usd is not None:
             self._estimate(task.model).observe(cost)
         if outcome.kind is None:
             self._disk.observe(sum(image.bytes for image in outcome.images))
         self._settled.set()
         self._settled = anyio.Event()
+
+    def _warn_of_money(self, task: Task, cost: Decimal, hold: Reservation) -> None:
+        budget = self._job.budget
+        if budget is None:
+            return
+        spent = self._budget.spent
+        if self._notice is not None and spent >= self._notice:
+            self._notice = None
+            logger.warning("%.0f %% of the budget is used: $%.2f of $%.2f", 100 * _NEARLY, spent, budget)
+        if cost > hold.amount and not self._overrun:
+            self._overrun = True
+            logger.warning(
+                "row %s was billed $%.4f, more than the $%.4f held back for it: dearer than any before,"
+                " so the budget may be passed by the difference",
+                task.id,
+                cost,
+                hold.amount,
+            )
 
     def _halt(self, stop: Stop) -> None:
         """Begin nothing more; the first reason is the one that is told."""
@@ -460,21 +518,33 @@ class Purchase:
             logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 
     async def _listen(self, everything: anyio.CancelScope) -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as received:
-            async for number in received:
-                if self.stop is not None and self.stop.exit_status > 128:
-                    everything.cancel()
-                    return
-                self._disk.give_up()
-                name = signal.Signals(number).name
-                self.stop = Stop(
-                    reason=name,
-                    message=f"{name}: nothing new was started, what was in flight was kept",
-                    remedy="run the same command to go on",
-                    exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
-                )
-                self._pool.drain()
-                self._report()
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                await self._heed(await anext(received), received)
+                everything.cancel()
+        finally:
+            # What is bought is bought, and only the table is left to do: nothing may come between.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    async def _heed(self, number: int, more: AsyncIterator[signal.Signals]) -> None:
+        """Drain; return when it has taken too long, or when another signal comes."""
+        self._disk.give_up()
+        name, begun = signal.Signals(number).name, "nothing new was started"
+        patience = self._job.timeout if self._job.drain is None else self._job.drain
+        self.stop = Stop(
+            reason=name,
+            message=f"{name}: {begun}, what was in flight was kept",
+            remedy="run the same command to go on",
+            exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
+        )
+        self._pool.drain()
+        self._report()
+        logger.warning("%s: what is in flight may land for %g s; once more ends it at once", name, patience)
+        with anyio.move_on_after(patience):
+            await anext(more)
+        cut = f"{name}: {begun}, what was in flight was cut off and is uncertain"
+        self.stop = msgspec.structs.replace(self.stop, message=cut)
 
     async def _beat(self) -> None:
         while True:
@@ -495,7 +565,7 @@ class Purchase:
     def _estimate(self, name: str) -> Estimate:
         known = self._estimates.get(name)
         if known is None:
-            known = self._estimates[name] = Estimate(pricing.careful(self._model(name)) or ZERO)
+            known = self._estimates[name] = Estimate(most=pricing.careful(self._model(name)) or ZERO)
             for cost in self._learned.get(name, ()):
                 known.observe(cost)
         return known

@@ -27,6 +27,8 @@ class Action(StrEnum):
     """Everybody waits at the gate; the task then goes on as if nothing had happened."""
     STOP = "stop"
     """No further request is sent; what is in flight is finished; the run can be resumed."""
+    PARK = "park"
+    """Everybody waits until the quota's reset; the task then goes on as if nothing had happened."""
     FAIL = "fail"
     """The task ends; the run goes on."""
 
@@ -58,6 +60,8 @@ class Policy(Value, frozen=True, kw_only=True):
     """Seconds; the upper end of the first delay."""
     cap: float = 60.0
     """Seconds; no delay of our own is longer."""
+    daily_quota: Action = Action.STOP
+    """`PARK` or `STOP`, once the day's quota is used up."""
 
 
 class Decision(Value, frozen=True, kw_only=True):
@@ -78,7 +82,9 @@ RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.DAILY_QUOTA: Rule(
         action=Action.STOP,
         status=Status.PENDING,
-        remedy="Run the same command after the quota's reset (Google: midnight Pacific), or raise the quota.",
+        counts=False,
+        remedy="Run the same command after the quota's reset (Google: midnight Pacific), or raise the quota;"
+        " --on-daily-quota wait goes on by itself.",
     ),
     ErrorClass.TRANSIENT: Rule(
         action=Action.RETRY,
@@ -191,6 +197,8 @@ def decide(
     :param rng: Where the jitter comes from.
     """
     rule = RULES[kind]
+    if kind is ErrorClass.DAILY_QUOTA:
+        return Decision(action=policy.daily_quota)
     if rule.action is not Action.RETRY:
         return Decision(action=rule.action)
     if not rule.counts:

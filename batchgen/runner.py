@@ -7,14 +7,16 @@ table, sum up. `Purchase` is its middle part, the only one that is async.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -26,17 +28,18 @@ import msgspec
 from batchgen import disk, pricing, providers, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.budget import Estimate
 from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
-from batchgen.purchase import Purchase, Stop
+from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import ZERO, Model, Params, Status, Value
 from batchgen.selection import gives_up, selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import State
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.worker import Blocking
+
+logger = logging.getLogger("batchgen")
 
 LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
 
@@ -77,6 +82,15 @@ class Summary(Value, frozen=True, kw_only=True):
     """Requests ever sent whose answer never came."""
     uncertain_usd: Decimal
     """What they may have cost."""
+    counted_usd: Decimal
+    """What counts against a budget: all that was ever billed here, and `uncertain_usd`."""
+    budget_usd: Decimal | None
+    left: int
+    """Tasks this run was about and left undone."""
+    left_usd: Decimal | None
+    """About what those would cost; None when a model has no price."""
+    budget_needed: int | None
+    """USD; a budget with room for those, where one stopped the run."""
     unpriced: int
     """Rows with tokens whose model has no price: their cost is not in the sums."""
     failures: tuple[tuple[str, int, str], ...]
@@ -151,11 +165,11 @@ def run(
     directory = jobs.directory(job)
     _make(directory)
     with RunLock(directory):
-        manifest = _read(job, endpoint, directory / MANIFEST)
         path = directory / LEDGER
+        _check_not_mixed(directory, endpoint)
+        manifest = _read(job, endpoint, directory / MANIFEST)
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
-            _check_not_mixed(directory, endpoint, reader)
             space = _space(endpoint, manifest, reader, directory, look=around.free)
             _check_room(
                 space,
@@ -164,6 +178,7 @@ def run(
             )
             _begin(job, endpoint, manifest, ledger, store)
             _take_up_again(job, manifest, ledger, reader, only)
+            _warn_of_unpriced(job, reader)
             purchase = Purchase(
                 job,
                 endpoint,
@@ -180,20 +195,17 @@ def run(
                 wall=around.wall,
                 blocking=around.blocking,
             )
-            ended, failure = "interrupted", None
-            try:
-                anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
-                ended = purchase.stop.reason if purchase.stop else "done"
-            except BatchgenError as cause:
-                ended, failure = str(cause), cause
-            finally:
-                # On every way out: what was bought must be found in the table.
-                tally = _put_down(ledger, manifest, reader, directory / TABLE, ended)
-            if failure is not None:
-                raise failure
-            if isinstance(tally, StorageError):
-                raise tally
-            return _summary(purchase, tally, reader, directory, elapsed=time.monotonic() - began)
+            with _handlers_kept(signals=signals):
+                tally = _carry_out(
+                    purchase,
+                    around,
+                    manifest=manifest,
+                    ledger=ledger,
+                    reader=reader,
+                    table=directory / TABLE,
+                )
+            left = _left(job, purchase, manifest, reader, only)
+            return _summary(job, purchase, tally, reader, left, elapsed=time.monotonic() - began)
 
 
 def preview(job: Job) -> Preview:
@@ -207,20 +219,12 @@ def preview(job: Job) -> Preview:
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _transport(job, endpoint)  # says what is wrong with the simulator's settings
-    counts: Counter[str] = Counter()
-    models: Counter[str] = Counter()
+    _check_not_mixed(directory, endpoint)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
-        if reader is not None:
-            _check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
-            for batch, chosen in selected(job, manifest, reader, only):
-                asked = batch.models
-                for index, state in chosen:
-                    fate = _fate(job, state)
-                    counts[fate] += 1
-                    models[asked[index]] += fate == "new"
+            counts, models = _fates(job, manifest, reader, only)
             place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
             space = _space(endpoint, manifest, reader, place)
             shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
@@ -239,6 +243,21 @@ def preview(job: Job) -> Preview:
         simulated=endpoint.provider.simulated,
         shortage=shortage,
     )
+
+
+def _fates(
+    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+) -> tuple[Counter[str], Counter[str]]:
+    """How many tasks meet which fate, and how many of each model are to be bought."""
+    counts: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    for batch, chosen in selected(job, manifest, reader, only):
+        asked = batch.models
+        for index, state in chosen:
+            fate = _fate(job, state)
+            counts[fate] += 1
+            models[asked[index]] += fate == "new"
+    return counts, models
 
 
 def _fate(job: Job, state: State | None) -> str:
@@ -295,9 +314,12 @@ def _transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
     return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
 
 
-def _check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
+def _check_not_mixed(directory: Path, endpoint: Endpoint) -> None:
     """A painted picture must never pass for one that was bought, nor the other way round."""
-    last = reader.last_run()
+    if not (directory / LEDGER).is_file():
+        return
+    with closing(Reader(directory / LEDGER)) as reader:
+        last = reader.last_run()
     if last is not None and last.simulated != endpoint.provider.simulated:
         held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
         raise InputError(
@@ -322,6 +344,7 @@ def _read(job: Job, endpoint: Endpoint, snapshot: Path) -> Manifest:
         model=endpoint.model.id,
         models=names if provider.models or job.budget is not None else None,
         columns=job.columns,
+        unknown="unknown model" if job.budget is None else "--budget: no price is known for the model",
         template=job.template,
         name=job.name,
         system=job.system,
@@ -408,7 +431,7 @@ def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: i
     usual = pricing.usual(endpoint.model)
     if job.budget is None or not usual:
         return pictures
-    spent = reader.totals().cost_usd if reader is not None else ZERO
+    spent = reader.totals().counted_usd if reader is not None else ZERO
     return min(pictures, max(0, math.ceil((Decimal(str(job.budget)) - spent) / usual)))
 
 
@@ -422,10 +445,98 @@ def _take_up_again(
         ledger.take_up_again(batch.keys[index] for index, state in chosen if wanted_again(job, state))
 
 
-def _summary(purchase: Purchase, tally: Tally, reader: Reader, directory: Path, *, elapsed: float) -> Summary:
+def _warn_of_unpriced(job: Job, reader: Reader) -> None:
+    """A budget counts what is known: that some of it is not must be said."""
+    unpriced = reader.totals().unpriced
+    if job.budget is not None and unpriced:
+        logger.warning(
+            "%d requests of earlier runs in this directory have no known cost: the budget cannot count them",
+            unpriced,
+        )
+
+
+@contextmanager
+def _handlers_kept(*, signals: bool) -> Iterator[None]:
+    """Put back the handlers: from the end of a purchase to its table, signals are ignored."""
+    before = [(number, signal.getsignal(number)) for number in SIGNALS] if signals else []
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _carry_out(
+    purchase: Purchase,
+    around: Surroundings,
+    *,
+    manifest: Manifest,
+    ledger: Ledger,
+    reader: Reader,
+    table: Path,
+) -> Tally:
+    ended, failure = "interrupted", None
+    try:
+        anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
+        ended = purchase.stop.reason if purchase.stop else "done"
+    except BatchgenError as cause:
+        ended, failure = str(cause), cause
+    finally:
+        # On every way out: what was bought must be found in the table.
+        tally = _put_down(ledger, manifest, reader, table, ended)
+    if failure is not None:
+        raise failure
+    if isinstance(tally, StorageError):
+        raise tally
+    return tally
+
+
+class _Left(Value, frozen=True, kw_only=True):
+    """What a run that was stopped did not come to."""
+
+    tasks: int = 0
+    usd: Decimal | None = ZERO
+    """About, at what pictures have cost so far."""
+    most_usd: Decimal = ZERO
+    """Hardly more, at what the dearest have."""
+
+
+def _left(
+    job: Job, purchase: Purchase, manifest: Manifest, reader: Reader, only: frozenset[str] | None
+) -> _Left:
+    if purchase.stop is None:
+        return _Left()
+    # What this run was to buy anew is pending until it has been.
+    job = msgspec.structs.replace(job, again=False, retry_failed=False)
+    counts, models = _fates(job, manifest, reader, only)
+    about: Decimal | None = ZERO
+    most = ZERO
+    for name, count in models.items():
+        model = providers.find_model(purchase.endpoint.provider, name) or Model(id=name)
+        costs = reader.costs(name, most=Estimate.RECENT)
+        each = sum(costs, ZERO) / len(costs) if costs else pricing.usual(model)
+        if count and (each is None or about is None):
+            about = None
+        elif each is not None and about is not None:
+            about += each * count
+        estimate = Estimate(most=pricing.careful(model) or ZERO)
+        for cost in costs:
+            estimate.observe(cost)
+        most += estimate.likely * count
+    return _Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)
+
+
+def _summary(
+    job: Job, purchase: Purchase, tally: Tally, reader: Reader, left: _Left, *, elapsed: float
+) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
-    if stop is not None and stop.reason == "failures" and Status.PENDING not in tally.tasks:
+    directory = jobs.directory(job)
+    if stop is not None and stop.reason == "failures" and not left.tasks:
         stop = None  # there was nothing left to stop
+    needed = None
+    if stop is not None and stop.reason == "budget":
+        needed = math.ceil(totals.counted_usd + left.most_usd)
+        stop = msgspec.structs.replace(stop, remedy=f"raise --budget to {needed} and run the same command")
     unsuccessful = counts.failed + counts.unsuccessful_before
     return Summary(
         directory=str(directory),
@@ -444,6 +555,11 @@ def _summary(purchase: Purchase, tally: Tally, reader: Reader, directory: Path, 
         spent_usd=totals.cost_usd,
         uncertain=totals.uncertain,
         uncertain_usd=totals.uncertain_usd,
+        counted_usd=totals.counted_usd,
+        budget_usd=None if job.budget is None else Decimal(str(job.budget)),
+        left=left.tasks,
+        left_usd=left.usd,
+        budget_needed=needed,
         unpriced=tally.unpriced,
         failures=tuple(reader.failures()),
         elapsed_s=elapsed,

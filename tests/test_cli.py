@@ -318,18 +318,6 @@ def test_a_terminal_shows_a_bar_with_money_and_failures(folder: Path) -> None:
     assert re.search(r"\d+ failed, \$\d+\.\d\d", text)
 
 
-def test_a_closed_terminal_loses_nothing(folder: Path) -> None:
-    source = job(folder, rows=10)
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, "run", source, "-v"], stdout=subprocess.DEVNULL, stderr=follower, env=environment()
-    ) as running:
-        os.close(follower)
-        os.close(leader)
-        assert running.wait(timeout=60) == 0
-    assert pq.read_table("runs/night/results.parquet")["status"].to_pylist() == ["succeeded"] * 10
-
-
 def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
     source = job(folder, rows=2)
     command = " ".join([*COMMAND, "run", source, "--json"])
@@ -444,8 +432,13 @@ def test_again_is_never_taken_from_the_environment(
 def test_an_unfinished_again_is_not_to_be_repeated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = job(folder, rows=30)
     assert cli(["run", source]) == 0
+    capsys.readouterr()
     assert cli(["run", source, "--again", "--budget", "2.5"]) == 3
-    assert "without --again" in capsys.readouterr().out
+    assert re.search(r"^  .* run night.toml --budget 5$", capsys.readouterr().out, re.MULTILINE)
+    path = folder / source
+    path.write_text("again = true\nbudget = 2.5\n" + path.read_text())
+    assert cli(["run", source]) == 3
+    assert "# after `again` is out of the job file" in capsys.readouterr().out
 
 
 def test_an_unpriced_run_says_that_its_cost_is_unknown(folder: Path) -> None:

@@ -263,6 +263,11 @@ def test_the_words_of_one_row_that_a_rejection_quotes_do_not_stop_the_run(status
     assert failure(status, openai(f"Invalid prompt: {prompt!r}")).kind is ErrorClass.BAD_REQUEST
 
 
+def test_a_daily_quota_is_believed_when_it_names_hours() -> None:
+    daily = google(429, QUOTA, "RESOURCE_EXHAUSTED", *quota(DAY))
+    assert failure(429, daily, retry_after="20000").retry_after == 20_000
+
+
 def test_a_daily_quota_names_no_delay_and_a_minutes_quota_does() -> None:
     assert (
         failure(429, google(429, QUOTA, "RESOURCE_EXHAUSTED", *quota(DAY)), retry_after="5").retry_after

@@ -8,6 +8,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -16,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchgen.limits import Gate, Pacer, Pass, Ramp
+from batchgen.limits import Gate, Pacer, Pass, Ramp, next_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -655,3 +656,60 @@ async def test_waiting_is_asleep_and_not_polling() -> None:
         await shared.enter(0)
         await checkpoint()
     assert turns <= 30
+
+
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [
+        ("2026-11-21T17:48:00-08:00", "2026-11-22T00:00:00-08:00"),
+        ("2026-11-22T00:00:00-08:00", "2026-11-23T00:00:00-08:00"),
+        ("2026-11-21T23:59:59.5-08:00", "2026-11-22T00:00:00-08:00"),
+        ("2026-03-08T00:30:00-08:00", "2026-03-09T00:00:00-07:00"),
+        ("2026-11-01T00:30:00-07:00", "2026-11-02T00:00:00-08:00"),
+    ],
+)
+def test_google_s_day_ends_at_midnight_in_california_whatever_the_clocks_do(now: str, then: str) -> None:
+    assert next_day(datetime.fromisoformat(now).timestamp()) == datetime.fromisoformat(then).timestamp()
+
+
+@given(st.floats(1.7e9, 4e9))
+def test_google_s_next_day_is_never_more_than_25_hours_away(now: float) -> None:
+    assert 0 < next_day(now) - now <= 25 * 3600
+
+
+@virtual_time
+async def test_a_park_holds_everybody_and_ends_with_one_request_alone() -> None:
+    shared, passed = gate(), []
+    began = anyio.current_time()
+    met = await shared.enter(0)
+    assert shared.park(met, 1000)
+    assert not shared.park(met, 5000), "the same end of the same quota"
+
+    async def worker() -> None:
+        leave = await shared.enter(0)
+        passed.append(anyio.current_time() - began)
+        await anyio.sleep(20)
+        shared.settle(leave, None, ok=True)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(worker)
+    assert passed == [1000, *[1020] * 4]
+
+
+@virtual_time
+async def test_a_probe_that_meets_the_same_end_parks_everybody_again() -> None:
+    shared = gate()
+    began = anyio.current_time()
+    assert shared.park(await shared.enter(0), 1000)
+    probe = await shared.enter(0)
+    shared.settle(probe, None, ok=False)
+    assert shared.park(probe, 600)
+    again = await shared.enter(0)
+    assert anyio.current_time() - began == 1600
+    with anyio.move_on_after(100) as waited:
+        await shared.enter(0)
+    assert waited.cancelled_caught, "nobody passes before the probe has come back"
+    shared.settle(again, None, ok=True)
+    with anyio.fail_after(0.1):
+        await shared.enter(0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.pricing import bucket, careful, cost, split, usual
+from batchgen.pricing import asking, bucket, careful, cost, split, usual
 from batchgen.providers import find, find_model
-from batchgen.records import Model, Price, ReportedUsage, Usage, UsageQuality
+from batchgen.records import Model, Price, ReportedUsage, Task, Usage, UsageQuality
 
 FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
@@ -235,3 +236,16 @@ def test_the_careful_guess_is_above_the_dearest_picture_and_the_usual_one_near_t
 def test_without_a_price_there_is_no_guess() -> None:
     assert careful(Model(id="x")) is None
     assert usual(Model(id="x")) is None
+    assert asking(TASK, Model(id="x")) is None
+
+
+TASK = Task(key="k", id="a", variant=1, name="a", model="x", prompt="")
+
+
+@given(st.text(max_size=200), st.none() | st.text(max_size=50))
+def test_what_a_task_s_words_may_cost_covers_a_token_a_byte(prompt: str, system: str | None) -> None:
+    task = msgspec.structs.replace(TASK, prompt=prompt, system=system)
+    most = asking(task, Model(id="x", price=SEED_FLASH))
+    assert most is not None
+    tokens = len(prompt.encode()) + len((system or "").encode())
+    assert most >= tokens * SEED_FLASH.input / 1_000_000

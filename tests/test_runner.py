@@ -212,26 +212,6 @@ def test_a_used_up_daily_quota_stops_the_run_and_burns_no_row(memory: Path, back
     assert statuses(nights).keys() == {"succeeded", "pending"}
 
 
-@pytest.mark.parametrize("concurrency", [1, 16, 64])
-def test_a_budget_is_never_passed_and_used_to_its_last_picture(
-    memory: Path, backend: str, concurrency: int
-) -> None:
-    nights = Nights(memory, backend=backend)
-    nights.rows(90)
-    summary = nights.run(budget=5.0, concurrency=concurrency)
-    assert summary.exit_status == 3
-    assert summary.stopped is not None
-    assert summary.stopped.reason == "budget"
-    assert Decimal("4.80") <= nights.endpoint.account.usd <= 5
-    resumed = nights.run(budget=5.0, concurrency=concurrency)
-    assert nights.endpoint.account.usd <= 5, "and it counts what earlier runs spent"
-    more = nights.run(budget=5.15, concurrency=concurrency)
-    assert more.bought >= 1, "a resumed run knows what a picture costs"
-    assert nights.endpoint.account.usd <= Decimal("5.15")
-    assert more.spent_usd == nights.endpoint.account.usd >= resumed.spent_usd
-    assert nights.run().exit_status == 0
-
-
 def test_a_budget_needs_a_price(nights: Nights) -> None:
     nights.rows(1)
     with pytest.raises(InputError, match="has no known price"):

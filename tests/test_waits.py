@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.dialects.waits import LONGEST, retry_after
+from batchgen.dialects.waits import LONGEST, reset_after, retry_after
 
 NOW = 1_800_000_000.0
 
@@ -125,3 +125,24 @@ def test_the_longest_wait_counts_up_to_a_quarter_of_an_hour() -> None:
 def test_a_wait_is_always_sensible(status: int, headers: dict[str, str], text: str) -> None:
     seconds = retry_after(status, headers, text, now=NOW)
     assert seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "headers", "seconds"),
+    [
+        ("retryDelay: 38s", {}, None),
+        ("Please retry in 6h12m", {}, 6.2 * 3600),
+        ("retryDelay: 38s; retryDelay: 45000s", {}, 45_000),
+        ("", {"retry-after": "7200"}, 7200),
+        ("", {"retry-after": "900"}, None),
+        ("", {"x-ratelimit-reset": str((NOW + 30_000) * 1000), "x-ratelimit-remaining": "0"}, 30_000),
+        ("retryDelay: 90000s", {}, 90_000),
+        ("retryDelay: 90001s", {}, None),
+        ("retry in 3 days", {}, None),
+    ],
+)
+def test_only_a_plausible_end_of_a_day_s_quota_is_believed(
+    text: str, headers: dict[str, str], seconds: float | None
+) -> None:
+    found = reset_after(429, headers, text, now=NOW)
+    assert found == (None if seconds is None else pytest.approx(seconds))

@@ -7,23 +7,26 @@ Only this package prints or exits. Nothing heavier than click is imported before
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from batchgen.cli.terminal import complaint, json_text, printable
 from batchgen.credentials import ADVICE, MISPLACED
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, StorageError
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -98,6 +101,13 @@ def _pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) -
     return dict(pair.split("=", 1) for pair in given)
 
 
+class Call(NamedTuple):
+    """What somebody typed, and what no answer to it may show."""
+
+    typed: list[str]
+    keys: set[str]
+
+
 @click.group(context_settings=_CONTEXT, epilog=_EXAMPLES)
 @click.version_option(__version__, "-V", "--version", message="batchgen %(version)s")
 def commands() -> None:
@@ -138,12 +148,20 @@ def commands() -> None:
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
 @click.option(
+    "--drain", type=float, metavar="S", help="Seconds to land after a signal.  [default: as --timeout]"
+)
+@click.option(
     "--max-failure-rate",
     type=float,
     metavar="X",
     help="Stop when more of the last hundred tasks failed for good.  [default: 0.5]",
 )
 @click.option("--budget", type=float, metavar="USD", help="Spent in this run directory, ever, at most.")
+@click.option(
+    "--on-daily-quota",
+    type=click.Choice(["wait", "stop"]),
+    help="Once the day's quota is used up: until its reset, or not.  [default: stop]",
+)
 @click.option("--limit", type=int, metavar="N", help="Only the first N tasks of the manifest.")
 @click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")
 @click.option(
@@ -213,13 +231,16 @@ def run(
     """
     from batchgen.cli import running  # noqa: PLC0415  the run pays for its imports, --help does not
 
+    call: Call = context.obj
     stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
     if os.environ.get("BATCHGEN_API_KEY", "").strip():
         given.setdefault("key_file", None)  # the environment goes before the job file
     if dry_run:
         return running.preview(source, given, as_json=as_json)
-    return running.run(source, given, as_json=as_json, quiet=quiet, verbose=verbose, keys=context.obj)
+    return running.run(
+        source, given, typed=call.typed, as_json=as_json, quiet=quiet, verbose=verbose, keys=call.keys
+    )
 
 
 @commands.command(context_settings=_CONTEXT, epilog=_STATUS_EXAMPLES)
@@ -271,8 +292,21 @@ def cli(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; the only place where an exception becomes one."""
     # What no message shows, whatever it quotes; a run adds the key it uses.
     keys = {value.strip() for name, value in os.environ.items() if name.upper().endswith(_SECRETS)}
+    _open_streams()
     try:
-        result = commands.main(args=arguments, prog_name="batchgen", standalone_mode=False, obj=keys)
+        return _carried_out(Call(sys.argv[1:] if arguments is None else [*arguments], keys))
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                _give_up(stream)
+
+
+def _carried_out(call: Call) -> int:
+    keys = call.keys
+    try:
+        result = commands.main(args=call.typed, prog_name="batchgen", standalone_mode=False, obj=call)
     except click.ClickException as cause:
         _complain(_usage(cause), keys)
         return cause.exit_code
@@ -298,19 +332,51 @@ def _usage(cause: click.ClickException) -> str:
     return shown.getvalue().rstrip()
 
 
+def _open_streams() -> None:
+    """
+    Put something where a standard stream was closed.
+
+    Else the next file that is opened takes its place: the ledger, with messages written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # Python has left out the streams that were closed when it started.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def _complain(text: str, keys: set[str]) -> None:
-    click.echo(complaint(text, keys), err=True)
+    """Put a message on standard error, if anyone is left to read it."""
+    with suppress(OSError):
+        click.echo(complaint(text, keys), err=True)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Nobody can be told any more; the interpreter would try once more when it leaves, and say so."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def say(text: str) -> None:
-    """Put a result on standard output; whoever has stopped reading does not change how a run ended."""
+    """
+    Put a result on standard output; whoever has stopped reading does not change how a run ended.
+
+    :raises StorageError: it is a file that cannot be written.
+    """
     encoding = sys.stdout.encoding or "utf-8"
     try:
         # A terminal of another encoding shows what it can.
         click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
-    except BrokenPipeError:
-        # The interpreter flushes standard output once more when it leaves.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as cause:
+        if cause.errno not in {errno.EPIPE, errno.EIO}:
+            raise StorageError(
+                f"standard output: {cause.strerror}; `batchgen status` tells how far a run is"
+            ) from cause
 
 
 def say_json(value: object) -> None:

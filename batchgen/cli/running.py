@@ -5,30 +5,37 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
+import shutil
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import runner
 from batchgen.cli import say, say_json
 from batchgen.cli.terminal import line
-from batchgen.errors import nearest
+from batchgen.errors import StorageError, nearest
 from batchgen.records import ErrorClass
 from batchgen.retry import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
+    from batchgen.job import Job
     from batchgen.purchase import Progress
     from batchgen.runner import Preview, Summary
 
 _LINE_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
+_ONCE = ("--again", "--retry-failed")
+"""Flags of which the ledger keeps what is still to be done: a resumed run has them no more."""
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -36,6 +43,7 @@ def run(
     source: str,
     given: Mapping[str, object],
     *,
+    typed: Sequence[str],
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -44,26 +52,71 @@ def run(
     """
     Carry out a run and tell it; its exit status.
 
+    :param typed: the arguments that asked for it.
     :param keys: what no message may show; the key of this run is added.
     """
     job = jobs.resolve(source, given)
     keys.add(jobs.endpoint(job, os.environ).key or "")
     _warn_of_typos()
     _warn_of_second_key(job)
+    command, note = _command(job, typed), _note(job, typed)
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
-    _log_to(watch, logging.INFO if verbose else logging.WARNING)
+    _log_to(watch or _Lines(), logging.INFO if verbose and not quiet else logging.WARNING)
     try:
         summary = runner.run(job, on_progress=watch, signals=True)
+    except StorageError as cause:
+        raise StorageError(f"{cause}\n  {_line(command, note)}") from cause
     finally:
         if watch is not None:
             watch.close()
+    resume = _resume(summary, command)
     if as_json:
-        say_json(summary)
+        say_json({**msgspec.structs.asdict(summary), "resume": resume})
     else:
-        say(_told(summary))
-        if job.again and summary.stopped is not None:
-            say("      without --again: what was bought anew already would be bought once more")
+        say("\n".join([*_told(summary), *_next(summary, resume, note)]))
     return summary.exit_status
+
+
+def _command(job: Job, typed: Sequence[str]) -> list[str]:
+    """The command that goes on with this run: the one that was typed, without what is done only once."""
+    program = [sys.argv[0]]
+    if Path(program[0]).name == "__main__.py":
+        program = [sys.executable, "-m", "batchgen"]
+    elif shutil.which(Path(program[0]).name) == program[0]:
+        program = [Path(program[0]).name]
+    endpoint = jobs.endpoint(job, os.environ)
+    key = None if endpoint.provider.simulated else endpoint.key
+    rest = [argument for argument in typed if argument not in _ONCE]
+    return [*program, *(argument.replace(key, "[key]") if key else argument for argument in rest)]
+
+
+def _note(job: Job, typed: Sequence[str]) -> str:
+    """What that command cannot say itself."""
+    if job.again and "--again" not in typed:
+        return "after `again` is out of the job file: what it bought anew would be bought once more"
+    return "with the same table on standard input" if job.manifest == "-" else ""
+
+
+def _resume(summary: Summary, command: Sequence[str]) -> list[str] | None:
+    """The command for what this run leaves to be done; None when that is nothing."""
+    if summary.left:
+        return [*command]
+    return _with(command, "--retry-failed") if summary.exit_status == 1 else None
+
+
+def _with(command: Sequence[str], *flags: str) -> list[str]:
+    at = command.index("--") if "--" in command else len(command)
+    return [*command[:at], *flags, *command[at:]]
+
+
+def _without(command: Sequence[str], flag: str) -> list[str]:
+    """Leave out a flag that takes a value, and that value."""
+    before = ["", *command]
+    return [
+        argument
+        for last, argument in zip(before, command, strict=False)
+        if flag not in {last, argument} and not argument.startswith(f"{flag}=")
+    ]
 
 
 def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
@@ -159,9 +212,9 @@ class _Handler(logging.Handler):
         self._watch.write(line(self.format(record)))
 
 
-def _log_to(watch: _Bar | _Lines | None, level: int) -> None:
+def _log_to(watch: _Bar | _Lines, level: int) -> None:
     log = logging.getLogger("batchgen")
-    log.handlers = [logging.NullHandler() if watch is None else _Handler(watch)]
+    log.handlers = [_Handler(watch)]
     log.setLevel(level)
     log.propagate = False
 
@@ -170,12 +223,12 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
-    parts.append(f"quota: next in {progress.cooling:.0f} s" if progress.cooling >= 1 else "")
+    parts.append(f"quota: next in {_span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
 
 
-def _told(summary: Summary) -> str:
+def _told(summary: Summary) -> list[str]:
     done, total = summary.tasks.get("succeeded", 0), sum(summary.tasks.values())
     rest = ", ".join(
         f"{count:,} {status}" for status, count in summary.tasks.items() if status != "succeeded"
@@ -197,12 +250,17 @@ def _told(summary: Summary) -> str:
             f"  uncertain {summary.uncertain:,} requests may have been billed without an answer that says so;"
             f" {_at_most(summary.uncertain_usd)} more"
         )
+    if summary.budget_usd is not None and summary.counted_usd > summary.budget_usd:
+        lines.append(
+            f"  budget    passed: ${summary.counted_usd:,.4f} of ${summary.budget_usd:,.2f};"
+            " a picture was billed dearer than any before it, or the budget was lowered"
+        )
     if summary.unpriced and summary.cost_usd:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
     lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
     for kind, count, example in summary.failures:
         lines += [f"  {count:,} x {kind}: {line(example)}", f"      {RULES[ErrorClass(kind)].remedy}"]
-    return "\n".join([*lines, *_next(summary)])
+    return lines
 
 
 def _cost(summary: Summary) -> str:
@@ -216,12 +274,24 @@ def _at_most(amount: Decimal) -> str:
     return f"up to ${amount:,.4f}" if amount else "an unknown amount"
 
 
-def _next(summary: Summary) -> list[str]:
-    if summary.stopped is not None:
-        return [f"stopped: {line(summary.stopped.message)}", f"next: {summary.stopped.remedy}"]
-    if summary.exit_status:
-        return ["next: run the same command with --retry-failed to take up what failed"]
-    return []
+def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str]:
+    lines: list[str] = []
+    stopped = summary.stopped
+    if stopped is not None:
+        lines.append(f"stopped: {line(stopped.message)}")
+    if summary.left:
+        about = f", about ${summary.left_usd:,.2f}" if summary.left_usd else ""
+        lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} pictures{about}")
+    if resume is None:
+        return lines
+    lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
+    if summary.budget_needed is not None:
+        resume = _with(_without(resume, "--budget"), "--budget", str(summary.budget_needed))
+    return [*lines, f"  {_line(resume, note)}"]
+
+
+def _line(command: Sequence[str], note: str) -> str:
+    return f"{shlex.join(command)}  # {note}" if note else shlex.join(command)
 
 
 def _foretold(found: Preview) -> str:

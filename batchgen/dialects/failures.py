@@ -120,12 +120,12 @@ def classify(status: int, headers: Mapping[str, str], body: object, *, now: floa
     said = dissect(value)
     meant = status if status >= 300 else said.status or _status_of_codes(said.codes)
     kind = _kind(meant, said)
-    wait = None if kind is ErrorClass.DAILY_QUOTA else waits.retry_after(meant, headers, said.words, now=now)
+    stated = waits.reset_after if kind is ErrorClass.DAILY_QUOTA else waits.retry_after
     return Failure(
         kind=kind,
         message=_message(status, headers, kind, said),
         http_status=status,
-        retry_after=wait,
+        retry_after=stated(meant, headers, said.words, now=now),
         request_id=request_id(headers, value, said.message),
     )
 

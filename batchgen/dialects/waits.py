@@ -2,7 +2,7 @@
 How long does an endpoint ask to wait?
 
 It may say so in headers, in structured details or in prose, in several units, and the answers may disagree:
-the longest one counts, up to a quarter of an hour.
+the longest one counts, up to a quarter of an hour; for the quota of a day, from there up to a day.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST = 900.0
 """Seconds; a longer wish is a mistake or a quota of another kind."""
+DAY = 25 * 3600.0
+"""Seconds; the longest day there is, when the clocks are put back."""
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"\d{1,15}(?:\.\d{1,12})?"
@@ -48,11 +50,26 @@ def retry_after(status: int, headers: Mapping[str, str], text: str, *, now: floa
     :param text: All of the body's words.
     :param now: Seconds since 1970, for waits given as a time of day.
     """
-    waits = [*_from_headers(headers, now), *_from_text(text)]
-    if status == 429:
-        waits += _from_limits(headers, now)
-    usable = [wait for wait in waits if math.isfinite(wait) and wait >= 0]
+    usable = [wait for wait in _stated(status, headers, text, now) if math.isfinite(wait) and wait >= 0]
     return min(max(usable), LONGEST) if usable else None
+
+
+def reset_after(status: int, headers: Mapping[str, str], text: str, *, now: float) -> float | None:
+    """
+    Seconds until the quota of a day is reset, or None when nothing plausible says so.
+
+    An answer about a day's quota often carries a minute's delay as well, which is of no use. The parameters
+    are those of `retry_after`.
+    """
+    usable = [wait for wait in _stated(status, headers, text, now) if LONGEST < wait <= DAY]
+    return max(usable, default=None)
+
+
+def _stated(status: int, headers: Mapping[str, str], text: str, now: float) -> Iterator[float]:
+    yield from _from_headers(headers, now)
+    yield from _from_text(text)
+    if status == 429:
+        yield from _from_limits(headers, now)
 
 
 def _from_headers(headers: Mapping[str, str], now: float) -> Iterator[float]:

@@ -70,7 +70,9 @@ class Totals(Value, frozen=True, kw_only=True):
     uncertain: int
     """Requests that may have been billed, without an answer that says so."""
     uncertain_usd: Decimal
-    """What those may have cost, by what was reserved for them."""
+    """What those may have cost, by the dearest pictures before them."""
+    counted_usd: Decimal
+    """What a budget counts: costs, or what the endpoint named where that is more, and `uncertain_usd`."""
     unpriced: int
     """Requests with tokens and without a price."""
 
@@ -130,10 +132,11 @@ class Reader:
         return [found.get(key) for key in keys]
 
     def costs(self, model: str, *, most: int) -> list[Decimal]:
-        """USD of a model's pictures among so many latest attempts, the oldest first."""
+        """USD that a model's pictures count for, among so many latest attempts, the oldest first."""
         rows = self._connection.execute(
             "SELECT latest.cost FROM"
-            " (SELECT id, key, error_class, cost FROM attempts ORDER BY id DESC LIMIT ?)"
+            " (SELECT id, key, error_class, max(cost, ifnull(billed, 0)) AS cost"
+            " FROM attempts ORDER BY id DESC LIMIT ?)"
             " AS latest JOIN tasks USING (key)"
             " WHERE model = ? AND latest.error_class IS NULL AND latest.cost IS NOT NULL ORDER BY latest.id",
             (most, model),
@@ -153,7 +156,7 @@ class Reader:
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
-        prompt, text, image, total, requests, cost, wasted, uncertain, exposed, unpriced = (
+        prompt, text, image, total, requests, cost, wasted, uncertain, exposed, charged, unpriced = (
             self._connection.execute(
                 """
                 SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0),
@@ -162,6 +165,8 @@ class Reader:
                   sum(CASE WHEN error_class IS NOT NULL THEN cost END),
                   count(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN 1 END),
                   sum(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN reserved END),
+                  sum(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN reserved
+                    ELSE max(ifnull(cost, 0), ifnull(billed, 0)) END),
                   count(CASE WHEN total_tokens > 0 AND cost IS NULL THEN 1 END)
                 FROM attempts
                 """
@@ -175,6 +180,7 @@ class Reader:
             wasted_usd=usd(wasted),
             uncertain=uncertain,
             uncertain_usd=usd(exposed),
+            counted_usd=usd(charged),
             unpriced=unpriced,
         )
 

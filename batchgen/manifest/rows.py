@@ -63,6 +63,8 @@ class Reading(Value, frozen=True, kw_only=True):
     """Id sent where a row names none."""
     models: Mapping[str, str] | None = None
     """Lower-case alias or id → id as it is sent; None: any name is sent as it stands."""
+    unknown: str = "unknown model"
+    """What is said before a name that is not among `models`."""
     columns: Mapping[str, str] = {}
     """Our column → the file's."""
     template: str | None = None
@@ -300,7 +302,9 @@ class Rows:
         unknown = pc.and_(pc.is_valid(cells), pc.is_null(models))
         self._problems.add_where(
             unknown,
-            lambda row: f"unknown model {quoted(cells[row])}{nearest(cells[row].as_py(), known or ())}",
+            lambda row: (
+                f"{self._reading.unknown} {quoted(cells[row])}{nearest(cells[row].as_py(), known or ())}"
+            ),
             self._ours["model"],
         )
         return self._default(models, usual)
