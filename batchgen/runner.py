@@ -23,7 +23,7 @@ import msgspec
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import pricing, providers, results
+from batchgen import pricing, providers, recovery, results
 from batchgen.errors import BatchgenError, InputError
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
@@ -146,12 +146,15 @@ def run(
     directory = jobs.directory(job)
     _make(directory)
     with RunLock(directory):
+        recovery.check_not_lost(directory / LEDGER)
         manifest = _read(job, endpoint, directory / MANIFEST)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
+            reader.check()
             _check_not_mixed(directory, endpoint, reader)
             _begin(job, endpoint, manifest, ledger, store)
+            recovery.adopt(ledger, reader, store, now=_now())
             _take_up_again(job, manifest, ledger, reader, only)
             purchase = Purchase(
                 job,
@@ -195,6 +198,7 @@ def preview(job: Job) -> Preview:
     _transport(job, endpoint)  # says what is wrong with the simulator's settings
     counts: Counter[str] = Counter()
     models: Counter[str] = Counter()
+    recovery.check_not_lost(directory / LEDGER)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
         if reader is not None:

@@ -15,6 +15,7 @@ import errno
 import itertools
 import os
 import re
+import stat
 import unicodedata
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 MAX_COMPONENT = 100
 MAX_STEM = 400
 MAX_DEPTH = 8
+
+MAX_BYTES = 256 << 20
+"""No picture is larger: an answer may have a quarter of it."""
 
 # Control, bidirectional control and undecodable characters, and what Windows keeps for itself.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -144,6 +148,21 @@ class Store:
         ):
             os.unlink(name, dir_fd=folder)
 
+    def read(self, file_name: str) -> bytes | None:
+        """Give the bytes of a file of this store, None when it is not there; only a plain file is read."""
+        with (
+            _reported(self.root / file_name),
+            suppress(FileNotFoundError),
+            self._folder(file_name, make=False) as (folder, name),
+        ):
+            return _read(folder, name, file_name)
+        return None
+
+    def sync(self, file_name: str) -> None:
+        """Make sure that a file, whole since it has its name, keeps that name after a power failure."""
+        with _reported(self.root / file_name), self._folder(file_name, make=False) as (folder, _):
+            _sync_folder(folder)
+
     def sweep(self, stems: Iterable[str]) -> int:
         """Delete what a crash left of unfinished `put`s to `images/`; return how many files that were."""
         return sum(self._sweep_stem(f"images/{stem}") for stem in stems)
@@ -223,6 +242,15 @@ def write_whole(path: Path, data: bytes) -> None:
             _replace(folder, path.name, path.name, data)
         finally:
             os.close(folder)
+
+
+def _read(folder: int, name: str, file_name: str) -> bytes:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(file, "rb") as opened:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
+            raise StorageError(f"{file_name}: this is no picture; move it away")
+        return opened.read()
 
 
 def _replace(folder: int, name: str, component: str, data: bytes | bytearray | memoryview) -> None:

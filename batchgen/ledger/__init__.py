@@ -14,7 +14,7 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 
 from __future__ import annotations
 
-from batchgen.ledger.reader import Reader, Result, Run, State, Totals
+from batchgen.ledger.reader import Reader, Result, Run, State, Totals, Unanswered
 from batchgen.ledger.writer import Attempt, Ledger
 
-__all__ = ["Attempt", "Ledger", "Reader", "Result", "Run", "State", "Totals"]
+__all__ = ["Attempt", "Ledger", "Reader", "Result", "Run", "State", "Totals", "Unanswered"]

@@ -15,12 +15,15 @@ import msgspec
 
 from batchgen.errors import StorageError
 from batchgen.ledger.schema import QUALITIES, connect, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Outcome, Status
+from batchgen.records import ErrorClass, Outcome, Status, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from decimal import Decimal
     from pathlib import Path
+
+    from batchgen.ledger.reader import Unanswered
+    from batchgen.records import Image
 
 
 T = TypeVar("T")
@@ -92,7 +95,7 @@ class Ledger:
         self._blocking = blocking or _in_thread
         self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock()
-        self._connection = connect(path)
+        self._connection = connect(path, make=True)
         self._run = 0
 
     def close(self) -> None:
@@ -107,19 +110,39 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> list[str]:
-            stems = connection.execute(
-                "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
-            ).fetchall()
-            _settle_leftovers(connection, now)
+            stems = _settle_leftovers(connection, now)
             cursor = connection.execute(
                 "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks),
             )
             self._run = cursor.lastrowid or 0
-            return [stem for (stem,) in stems]
+            return stems
 
         return self._at_once(write)
+
+    def recover(self, *, now: int) -> list[str]:
+        """Settle what a dead run left behind, as `begin` does, without opening a run."""
+        return self._at_once(lambda connection: _settle_leftovers(connection, now))
+
+    def adopt(self, found: Iterable[tuple[Unanswered, Image]], *, now: int) -> None:
+        """
+        Give tasks the pictures that a dead run made durable without noting their answers.
+
+        Such an attempt succeeded at a cost nobody knows: what was reserved for it stays in the account.
+        """
+        values = [
+            {
+                "now": now,
+                "key": task.key,
+                "attempt": task.attempt,
+                "images": msgspec.json.encode([picture]).decode(),
+                "quality": QUALITIES.index(UsageQuality.NONE),
+            }
+            for task, picture in found
+        ]
+        if values:
+            self._at_once(lambda connection: _adopt(connection, values))
 
     def end(self, *, now: int, reason: str) -> None:
         """Close the run; what is still unsettled was abandoned and is uncertain from now on."""
@@ -326,8 +349,30 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
     )
 
 
-def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
-    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
+def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) -> None:
+    connection.executemany(
+        "UPDATE attempts SET settled_at = :now, error_class = NULL, quality = :quality,"
+        " error_message = 'the run ended before the answer was recorded; its picture was found on disk'"
+        " WHERE id = :attempt",
+        values,
+    )
+    connection.executemany(
+        "UPDATE tasks SET status = 'succeeded', images = :images, error_class = NULL, error_message = NULL,"
+        " text = NULL, finish_reason = NULL, request_id = NULL, latency = NULL, finished_at = :now,"
+        " uncertain = max(0, uncertain - 1), quality = max(quality, :quality) WHERE key = :key",
+        values,
+    )
+
+
+def _settle_leftovers(connection: sqlite3.Connection, now: int) -> list[str]:
+    """
+    What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free.
+
+    Returns the file names, without extension, that it may have been writing.
+    """
+    stems = connection.execute(
+        "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
+    ).fetchall()
     connection.execute(
         "UPDATE tasks SET error_class = 'uncertain',"
         " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
@@ -342,3 +387,4 @@ def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
         " WHERE settled_at IS NULL",
         {"now": now},
     )
+    return [stem for (stem,) in stems]
