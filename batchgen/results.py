@@ -115,6 +115,91 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
     return tally.done()
 
 
+class Comparison(Value, frozen=True, kw_only=True):
+    """What a table on disk is worth."""
+
+    tally: Tally
+    """Of the table as it ought to be."""
+    why: str = ""
+    """Why the whole table is not this one; empty where it is, or where rows are told instead."""
+    rows: int = 0
+    """Rows that are not as the ledger has them."""
+    first: tuple[str, ...] = ()
+    """The ids of the first of them."""
+
+
+def compare(manifest: Manifest, ledger: Reader, path: Path, *, most: int) -> Comparison:
+    """
+    Hold the table on disk against manifest and ledger, row by row.
+
+    :param most: how many ids of differing rows are told.
+    :raises StorageError: the manifest's snapshot cannot be read.
+    """
+    schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
+    tally, found = _Adding(), _Stored(path, schema, manifest.tasks)
+    rows, first = 0, []
+    with contextlib.closing(found):
+        for batch in manifest.batches():
+            for wanted in _rows(batch, ledger, tally, schema):
+                for index in found.differing(wanted):
+                    rows += 1
+                    first += [wanted.column("id")[index].as_py()] if rows <= most else []
+            pa.default_memory_pool().release_unused()
+    whole = not found.why
+    return Comparison(
+        tally=tally.done(), why=found.why, rows=rows if whole else 0, first=tuple(first) if whole else ()
+    )
+
+
+class _Stored:
+    """The table on disk, read in step with the one that ought to be there."""
+
+    def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
+        self.why = ""
+        """Why nothing in it can be compared."""
+        self._file: pq.ParquetFile | None = None
+        self._left: pa.Table = schema.empty_table()
+        try:
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+            self._batches = self._file.iter_batches(_AT_ONCE)
+        except FileNotFoundError:
+            self.why = "it is not there"
+            return
+        except (pa.ArrowException, OSError) as cause:
+            self.why = f"it cannot be read: {cause}"
+            return
+        if self._file.schema_arrow.remove_metadata() != schema.remove_metadata():
+            self.why = "it has other columns"
+        elif self._file.metadata.num_rows != rows:
+            self.why = f"it has {self._file.metadata.num_rows:,} rows instead of {rows:,}"
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def differing(self, wanted: pa.RecordBatch) -> list[int]:
+        """Which of the next rows are not as they ought to be."""
+        if self.why:
+            return []
+        try:
+            stored = self._next(wanted.num_rows)
+        except (pa.ArrowException, OSError) as cause:
+            self.why = f"it cannot be read: {cause}"
+            return []
+        if stored.equals(pa.Table.from_batches([wanted]), check_metadata=False):
+            return []
+        pairs = zip(wanted.to_pylist(), stored.to_pylist(), strict=True)
+        return [index for index, (one, other) in enumerate(pairs) if one != other]
+
+    def _next(self, count: int) -> pa.Table:
+        while self._left.num_rows < count:
+            batch = next(self._batches).cast(self._left.schema)
+            self._left = pa.concat_tables([self._left, pa.Table.from_batches([batch])])
+        found = self._left.slice(0, count)
+        self._left = self._left.slice(count)
+        return found
+
+
 def _carried(fields: pa.Schema) -> Iterator[pa.Field]:
     taken = set(SCHEMA.names)
     for field in fields:

@@ -59,7 +59,7 @@ _REMEDIES = {
     errno.EPERM: "check who owns the run directory and its permissions",
     errno.EROFS: "choose a run directory that can be written",
     errno.ENOENT: "check that the run directory is still there",
-    errno.EEXIST: "delete the hidden .part files beside it",
+    errno.EEXIST: "delete the hidden .part files beside it, or what has its name",
     errno.ENOTDIR: "a file or a symbolic link stands where a folder must be; move it away",
     errno.ELOOP: "a symbolic link stands where a folder must be; move it away",
     errno.EISDIR: "a folder stands where the file must be; move it away",
@@ -163,6 +163,44 @@ class Store:
         with _reported(self.root / file_name), self._folder(file_name, make=False) as (folder, _):
             _sync_folder(folder)
 
+    def names(self, folder: str) -> Iterator[str]:
+        """Whatever is in a folder of this store and is no folder itself, in no order; nothing is followed."""
+        inside = [folder]
+        while inside:
+            name = inside.pop()
+            with (
+                _reported(self.root / name),
+                suppress(FileNotFoundError),
+                os.scandir(self.root / name) as found,
+            ):
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        inside.append(f"{name}/{entry.name}")
+                    else:
+                        yield f"{name}/{entry.name}"
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file of this store another name, for good; the new name must be free."""
+        with (
+            _reported(self.root / source),
+            self._folder(source, make=False) as (from_folder, old),
+            self._folder(target, make=True) as (to_folder, new),
+        ):
+            if _is_taken(to_folder, new):
+                raise FileExistsError(errno.EEXIST, f"{target} is there already")
+            os.rename(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+            _sync_folder(to_folder)
+            _sync_folder(from_folder)
+
+    def move_aside(self, file_name: str) -> str:
+        """Move what has a picture's name to `corrupt/`, whatever it is; return its new name."""
+        path, dot, extension = file_name.partition("/")[2].rpartition(".")
+        start = f"corrupt/{path}"
+        with _reported(self.root / start), self._folder(start, make=True) as (folder, name):
+            suffix = next(end for end in _numbered(dot + extension) if not _is_taken(folder, name + end))
+        self.move(file_name, start + suffix)
+        return start + suffix
+
     def sweep(self, stems: Iterable[str]) -> int:
         """Delete what a crash left of unfinished `put`s to `images/`; return how many files that were."""
         return sum(self._sweep_stem(f"images/{stem}") for stem in stems)
@@ -251,6 +289,13 @@ def _read(folder: int, name: str, file_name: str) -> bytes:
         if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
             raise StorageError(f"{file_name}: this is no picture; move it away")
         return opened.read()
+
+
+def _is_taken(folder: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
 
 
 def _replace(folder: int, name: str, component: str, data: bytes | bytearray | memoryview) -> None:

@@ -27,13 +27,14 @@ _UNKNOWN_COST = (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R", bound="Reader")
 
 
-def _told(method: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
+def told(method: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[R, P], T]:
     """Say what SQLite says in words for the person at the terminal."""
 
     @wraps(method)
-    def asked(reader: Reader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def asked(reader: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(reader, *args, **kwargs)
         except sqlite3.Error as cause:
@@ -146,7 +147,7 @@ class Reader:
         """Let go of the file."""
         self._connection.close()
 
-    @_told
+    @told
     def check(self) -> None:
         """
         Look at every page of the file; about a second for a million tasks.
@@ -157,7 +158,7 @@ class Reader:
         if said != "ok":
             raise damaged(self.path, said)
 
-    @_told
+    @told
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
@@ -173,7 +174,7 @@ class Reader:
             found[key] = state
         return found
 
-    @_told
+    @told
     def results(self, keys: Sequence[str]) -> list[Result | None]:
         """The results of these tasks in the given order; None for those the ledger has never seen."""
         rows = self._connection.execute(
@@ -184,7 +185,7 @@ class Reader:
         found = {row[0]: _result(row[1:]) for row in rows}
         return [found.get(key) for key in keys]
 
-    @_told
+    @told
     def unanswered(self) -> list[Unanswered]:
         """Unfinished tasks with a request that was submitted and whose answer is not known."""
         rows = self._connection.execute(
@@ -206,7 +207,7 @@ class Reader:
             for key, row_id, stem, attempt, images, good in rows
         ]
 
-    @_told
+    @told
     def costs(self, model: str, *, most: int) -> list[Decimal]:
         """USD of a model's pictures among so many latest attempts, the oldest first."""
         rows = self._connection.execute(
@@ -218,7 +219,7 @@ class Reader:
         )
         return [usd(cost) for (cost,) in rows]
 
-    @_told
+    @told
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
@@ -247,7 +248,7 @@ class Reader:
             unpriced=unpriced,
         )
 
-    @_told
+    @told
     def failures(self) -> list[tuple[str, int, str]]:
         """Unsuccessful tasks, the most frequent first: class, how many, one message as an example."""
         return self._connection.execute(
@@ -255,7 +256,7 @@ class Reader:
             " WHERE status NOT IN ('succeeded', 'pending') GROUP BY error_class ORDER BY count(*) DESC"
         ).fetchall()
 
-    @_told
+    @told
     def last_run(self) -> Run | None:
         """The newest run, ended or not."""
         names = Run.__struct_fields__

@@ -29,6 +29,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_PUT_BACK = """
+UPDATE tasks SET status = ifnull(:status, status), error_message = ifnull(:message, error_message),
+  finished_at = :now, uncertain = CASE WHEN :status IS NULL THEN uncertain ELSE 0 END,
+  images = CASE WHEN :status IS NULL THEN (SELECT json_group_array(json(value))
+    FROM json_each(images) WHERE json_extract(value, '$.file_name') <> :file) END
+WHERE key = :key
+"""
+_RECOUNT = """
+UPDATE tasks SET (prompt_tokens, text_tokens, image_tokens, total_tokens, cost, billed, wasted) =
+  (SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0), ifnull(sum(image_tokens), 0),
+    ifnull(sum(total_tokens), 0), sum(cost), sum(billed),
+    sum(CASE WHEN error_class IS NOT NULL THEN cost WHEN cost IS NOT NULL THEN 0 END)
+   FROM attempts WHERE attempts.key = tasks.key)
+"""
+
+
 class _Ticket(Generic[T]):
     """An operation waiting for its commit, and what came of it."""
 
@@ -163,6 +179,28 @@ class Ledger:
             )
         )
 
+    def put_back(self, lost: Iterable[tuple[str, str, bool]], *, now: int) -> None:
+        """
+        Forget pictures that are no more, and put their tasks back to pending; what they cost stays.
+
+        :param lost: key and file name, and whether that is a draft, whose loss leaves the task as it is.
+        """
+        values = [
+            {
+                "key": key,
+                "file": file,
+                "status": None if draft else Status.PENDING,
+                "message": None if draft else f"{file} was lost or altered after it was bought",
+                "now": now,
+            }
+            for key, file, draft in lost
+        ]
+        self._at_once(lambda connection: connection.executemany(_PUT_BACK, values))
+
+    def recount(self) -> None:
+        """Make the sums of all tasks those of their attempts again."""
+        self._at_once(lambda connection: connection.execute(_RECOUNT))
+
     async def give_up(self, key: str) -> None:
         """End a task that was sent more than once without an answer: it is uncertain for good."""
         await self._commit(
@@ -275,17 +313,18 @@ def _claim(
         )
         return str(known[0])
     free, salt = stem, 0
-    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (_fold(free),)).fetchone():
+    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (fold(free),)).fetchone():
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
     connection.execute(
         "INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES (?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, _fold(free), model, provider),
+        (key, row_id, free, fold(free), model, provider),
     )
     return free
 
 
-def _fold(stem: str) -> str:
+def fold(stem: str) -> str:
+    """A file name as a file system may see it that knows no case and no composition."""
     return unicodedata.normalize("NFC", stem.casefold())
 
 
