@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from batchgen import imaging
 from batchgen.errors import CorruptImageError, DamagedError, StorageError
 from batchgen.imaging import EXTENSIONS, Check
-from batchgen.records import Image
+from batchgen.records import Image, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +55,17 @@ def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:
         store.sync(picture.file_name)
     ledger.adopt(found, now=now)
     return len(found)
+
+
+def gone(reader: Reader, store: Store) -> int:
+    """
+    How many pictures fewer there are than rows that have one.
+
+    They are counted, not looked at: a second for a million. Which ones, and whether all others are what they
+    should be, is what an audit tells.
+    """
+    there = sum(not name.rpartition("/")[2].startswith(".") for name in store.names("images"))
+    return max(0, reader.totals().tasks.get(Status.SUCCEEDED, 0) - there)
 
 
 def recognised(reader: Reader, store: Store) -> Iterator[tuple[Unanswered, Image]]:

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchgen.errors import StorageError
+from batchgen.errors import DamagedError, StorageError
+from batchgen.ledger import Result, Told
 from batchgen.records import Status, UsageQuality, Value
+from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batchgen.ledger import Reader, Result
+    from batchgen.ledger import Reader
     from batchgen.manifest import Batch, Manifest
 
 _AT_ONCE = 1024
+_EPOCH = datetime.fromtimestamp(0, UTC)
 MONEY = pa.decimal128(18, 9)
 CREDITS = pa.decimal128(18, 6)
 TIME = pa.timestamp("us", tz="UTC")
@@ -149,6 +154,48 @@ def compare(manifest: Manifest, ledger: Reader, path: Path, *, most: int) -> Com
     return Comparison(
         tally=tally.done(), why=found.why, rows=rows if whole else 0, first=tuple(first) if whole else ()
     )
+
+
+def read(path: Path) -> Iterator[Told]:
+    """
+    Go through a table for what the ledger said of the tasks it knew when that was written.
+
+    :raises DamagedError: there is no such table, or it cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(_AT_ONCE, columns=SCHEMA.names):
+                rows = batch.cast(SCHEMA).to_pylist()
+                yield from [_row_told(row) for row in rows if row["provider"] is not None]
+    except (pa.ArrowException, OSError, ValueError) as cause:
+        raise DamagedError(
+            f"{path}: the ledger is lost, and the table it could be made from cannot be read ({cause});"
+            " restore one of the two from a copy, or choose another run directory with -o"
+        ) from cause
+
+
+def _row_told(row: dict[str, Any]) -> Told:
+    """A line of a table as the ledger has it: money in integers, times in microseconds."""
+    nano = {name: row[f"{name}_usd"] for name in ("cost", "wasted", "billed")}
+    values = {
+        **row,
+        "status": Status(row["status"]),
+        **{name: None if amount is None else int(amount.scaleb(9)) for name, amount in nano.items()},
+        "credits": None if row["cost_credits"] is None else int(row["cost_credits"].scaleb(6)),
+        "started_at": _microseconds(row["started_at"]),
+        "finished_at": _microseconds(row["finished_at"]),
+        "latency": row["latency_s"],
+        "quality": row["usage_quality"],
+    }
+    result = msgspec.convert(values, Result)
+    name = row["file_name"]
+    guess = row["id"] if row["variant"] == 1 else f"{row['id']}-{row['variant']}"
+    stem = name.partition("/")[2].rpartition(".")[0] if name else safe_stem(guess)
+    return Told(key=row["task_key"], id=row["id"], stem=stem, result=result)
+
+
+def _microseconds(at: datetime | None) -> int | None:
+    return None if at is None else (at - _EPOCH) // timedelta(microseconds=1)
 
 
 class _Stored:

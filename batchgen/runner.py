@@ -7,6 +7,7 @@ table, sum up. `Purchase` is its middle part, the only one that is async.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.worker import Blocking
+
+logger = logging.getLogger("batchgen")
 
 LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
 
@@ -155,6 +158,7 @@ def run(
             _check_not_mixed(directory, endpoint, reader)
             _begin(job, endpoint, manifest, ledger, store)
             recovery.adopt(ledger, reader, store, now=_now())
+            _tell_of_gone(recovery.gone(reader, store), directory)
             _take_up_again(job, manifest, ledger, reader, only)
             purchase = Purchase(
                 job,
@@ -327,6 +331,17 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
+
+
+def _tell_of_gone(count: int, directory: Path) -> None:
+    if count:
+        logger.error(
+            "%d pictures are gone from %s/images; `batchgen verify %s` names them, and with --repair the next"
+            " run buys them again",
+            count,
+            directory,
+            directory,
+        )
 
 
 def _take_up_again(

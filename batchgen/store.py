@@ -44,6 +44,7 @@ _MARKED = re.compile(r"~[0-9a-f]{16}$")
 # A crash leaves at most one temporary file of a stem behind and `sweep` takes it away; the further slots are
 # for crashes that nobody swept up after. Few names are what spares `sweep` a look through a million files.
 _SLOTS = 8
+_TEMPORARY = re.compile(r"/\.[^/]+\.[0-7]\.part$")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER_INSIDE = _FOLDER | os.O_NOFOLLOW
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -354,6 +355,11 @@ def _sweep(folder: int, component: str) -> int:
             os.unlink(temporary, dir_fd=folder)
             count += 1
     return count
+
+
+def is_temporary(file_name: str) -> bool:
+    """Whether a file is what an unfinished `put` leaves."""
+    return _TEMPORARY.search(file_name) is not None
 
 
 def _slots(component: str) -> Iterator[str]:

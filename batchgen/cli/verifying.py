@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from batchgen.cli import say, say_json
 from batchgen.imaging import Check
-from batchgen.verify import Kind, verify
+from batchgen.inspection import Kind
+from batchgen.verify import verify
 
 if TYPE_CHECKING:
     from batchgen.verify import Finding, Problem, Report
@@ -34,6 +35,7 @@ _MEANS = {
     Kind.SUMS: ("rows do not add up to their requests", "added up again"),
     Kind.TABLE: ("differences between results.parquet and the ledger", "written anew"),
     Kind.LOG: ("pages of the ledger's log were not committed", "SQLite went back to the last commit"),
+    Kind.LEDGER: ("ledger that was damaged or gone", "made anew from results.parquet"),
     Kind.MANIFEST: ("the copy of the manifest cannot be used; the next run makes one", ""),
 }
 """What each kind of problem is, and what is done about it where something can be."""

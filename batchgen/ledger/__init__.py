@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
 from batchgen.ledger.reader import Reader, Result, Run, State, Totals, Unanswered
+from batchgen.ledger.restore import Told, restore
 from batchgen.ledger.schema import usd
 from batchgen.ledger.writer import Attempt, Ledger
 
@@ -32,7 +33,9 @@ __all__ = [
     "State",
     "Stray",
     "Tasks",
+    "Told",
     "Totals",
     "Unanswered",
+    "restore",
     "usd",
 ]

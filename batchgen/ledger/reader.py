@@ -156,7 +156,7 @@ class Reader:
         """
         (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
-            raise damaged(self.path, said)
+            raise damaged(self.path, " ".join(said.split()))
 
     @told
     def states(self, keys: Sequence[str]) -> dict[str, State]:

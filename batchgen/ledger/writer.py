@@ -228,7 +228,7 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> tuple[int, str]:
-            claimed = _claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
+            claimed = claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
                 (key, self._run, now, nano(reserved)),
@@ -302,7 +302,7 @@ class Ledger:
             ticket.error = error
 
 
-def _claim(
+def claim(
     connection: sqlite3.Connection, *, key: str, row_id: str, stem: str, model: str, provider: str
 ) -> str:
     """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
