@@ -37,10 +37,11 @@ def check_not_lost(ledger: Path) -> None:
     pictures = directory / "images"
     found += ["images"] if pictures.is_dir() and any(pictures.iterdir()) else []
     if found:
+        anew = f" make it anew from the last table with `batchgen verify {directory} --repair`,"
+        there = f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} still there"
         raise DamagedError(
-            f"{ledger}: the ledger is gone, {' and '.join(found)} {'is' if len(found) == 1 else 'are'} still"
-            f" there; restore it from a copy, make it anew from the last table with `batchgen verify"
-            f" {directory} --repair`, or choose another run directory with -o"
+            f"{ledger}: the ledger is gone, {there}; restore it from a copy,{anew if 'results.parquet' in found else ''} or choose another run"
+            " directory with -o"
         )
 
 

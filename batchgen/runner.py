@@ -206,6 +206,7 @@ def preview(job: Job) -> Preview:
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
         if reader is not None:
+            reader.check()
             _check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = _read(job, endpoint, Path(scratch) / MANIFEST)

@@ -250,7 +250,7 @@ def test_what_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:
     text = tmp_path / "text.db"
     text.write_text("not a database, but quite long enough to be read as the header of one" * 30)
     for opened in (Ledger, Reader):
-        with pytest.raises(DamagedError, match="the ledger is damaged .*verify .* --repair"):
+        with pytest.raises(DamagedError, match=r"the ledger is damaged .*verify .* --repair"):
             opened(text)
     newer = tmp_path / "newer.db"
     Ledger(newer).close()

@@ -156,7 +156,8 @@ class Audit(Reader):
     def bought(self) -> Iterator[list[Record]]:
         """The succeeded tasks with their pictures, some at a time; in no snapshot, as others may write."""
         after = ""
-        while page := self._records("key > ? AND status = 'succeeded' ORDER BY key LIMIT ?", (after, _PAGE)):
+        # The plus keeps SQLite from sorting all succeeded tasks anew for every page.
+        while page := self._records("key > ? AND +status = 'succeeded' ORDER BY key LIMIT ?", (after, _PAGE)):
             yield page
             after = page[-1].key
 

@@ -91,9 +91,10 @@ def _set_aside(path: Path, now: int) -> Path | None:
     when = datetime.fromtimestamp(now // 1_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
     kept = path.with_name(f"{path.name}.damaged-{when}")
     # The log last: a ledger without it would pass for whole, a log without its ledger does not.
-    for end in _BESIDE:
+    for end in ("", "-wal"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(kept.with_name(kept.name + end))
+    _remove(path)
     return kept if kept.exists() else None
 
 
