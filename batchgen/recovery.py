@@ -37,12 +37,10 @@ def check_not_lost(ledger: Path) -> None:
     pictures = directory / "images"
     found += ["images"] if pictures.is_dir() and any(pictures.iterdir()) else []
     if found:
-        anew = f" make it anew from the last table with `batchgen verify {directory} --repair`,"
         there = f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} still there"
-        raise DamagedError(
-            f"{ledger}: the ledger is gone, {there}; restore it from a copy,{anew if 'results.parquet' in found else ''} or choose another run"
-            " directory with -o"
-        )
+        anew = f" make it anew from the last table with `batchgen verify {directory} --repair`,"
+        remedy = f"restore it from a copy,{anew if 'results.parquet' in found else ''} or choose another"
+        raise DamagedError(f"{ledger}: the ledger is gone, {there}; {remedy} run directory with -o")
 
 
 def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:

@@ -28,7 +28,7 @@ from batchgen.cli import cli
 from batchgen.errors import LockedError
 from batchgen.imaging import Check
 from batchgen.inspection import Kind
-from batchgen.ledger import Ledger, Reader
+from batchgen.ledger import Audit, Ledger, Reader
 from batchgen.lock import RunLock, is_held
 from batchgen.simulator import Faults, Settings
 from batchgen.verify import Report, verify
@@ -37,6 +37,7 @@ from tests.nights import Nights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batchgen.ledger import Record
     from batchgen.purchase import Progress
 
 pytestmark = pytest.mark.blocks
@@ -219,6 +220,22 @@ def test_any_shuffle_of_pictures_is_undone_without_buying_one(
     assert report.exit_status == 0
     assert [path.read_bytes() for path in paths] == whole
     assert verify(nights.directory).problems == {}
+
+
+def test_pictures_of_one_content_go_back_one_to_each_row(night: Nights) -> None:
+    images = night.directory / "images"
+    shutil.copy(picture(night, 0), picture(night, 1))
+    execute(
+        night,
+        "UPDATE tasks SET images = json_set(images, '$[0].sha256', ?) WHERE id = 'row-1'",
+        sha256(picture(night, 1).read_bytes()).hexdigest(),
+    )
+    paths = [picture(night, row) for row in range(2)]
+    for number, path in enumerate(paths):
+        path.rename(images / f"moved-{number}.jpg")
+    report = verify(night.directory, repair=True)
+    assert (report.problems[Kind.MISPLACED].count, report.exit_status) == (2, 0)
+    assert all(path.is_file() for path in paths)
 
 
 class Killed(BaseException):
@@ -493,6 +510,29 @@ def test_what_a_run_is_about_is_no_problem_while_it_runs(working: Path) -> None:
         assert report.pictures >= 40
 
 
+def test_what_a_run_changes_while_it_is_looked_at_is_looked_at_again(
+    night: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bought = Audit.bought
+
+    def changing(audit: Audit) -> Iterator[list[Record]]:
+        for records in bought(audit):
+            picture(night, 1).unlink()
+            execute(night, "UPDATE tasks SET status = 'pending' WHERE id = 'row-1'")
+            yield records
+
+    monkeypatch.setattr(Audit, "bought", changing)
+    with RunLock(night.directory):
+        assert verify(night.directory).problems == {}
+
+
+def test_a_picture_that_a_live_run_has_not_noted_yet_is_no_orphan(night: Nights) -> None:
+    unsettle(night, "row-6")
+    forget(night, "row-6")
+    with RunLock(night.directory):
+        assert verify(night.directory).problems == {}
+
+
 def test_a_repair_refuses_a_run_at_work_and_says_whose(
     working: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -648,6 +688,18 @@ def test_a_bad_night_s_ledger_comes_back_with_its_failures_and_its_waste(memory:
     assert last.simulated, "so that real pictures never mix with these"
     summary = nights.run(limit=50, attempts=3)
     assert summary.requests == sum(row["status"] == "pending" for row in before[:50])
+
+
+def test_a_ledger_made_anew_knows_the_files_of_the_pictures_before_it_guesses_others(memory: Path) -> None:
+    nights = Nights(memory)
+    nights.write("id,prompt,file\nb,one,c\na,two,b\n")
+    nights.run(name="{file}")
+    execute(nights, "UPDATE tasks SET status = 'failed', images = NULL WHERE id = 'b'")
+    (nights.directory / "images" / "c.jpg").unlink()
+    nights.run(name="{file}")
+    (nights.directory / "ledger.db").unlink()
+    verify(nights.directory, repair=True)
+    assert verify(nights.directory).problems == {}
 
 
 def test_a_ledger_without_a_table_cannot_be_made_anew_and_that_is_said(
