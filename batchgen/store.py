@@ -171,7 +171,7 @@ class Store:
             name = inside.pop()
             with (
                 _reported(self.root / name),
-                suppress(FileNotFoundError),
+                suppress(FileNotFoundError, NotADirectoryError),
                 os.scandir(self.root / name) as found,
             ):
                 for entry in found:
