@@ -3,7 +3,8 @@ What can go wrong before, around and after the requests, and which exit status s
 
     BatchgenError            1
     ├── InputError           2   the job, the manifest or a flag is wrong; nothing was sent
-    │   └── ManifestError    2   … with the list of what is wrong where
+    │   ├── ManifestError    2   … with the list of what is wrong where
+    │   └── DamagedError     2   what an earlier run left cannot be read any more; nothing was sent
     ├── LockedError          2   another run owns the run directory
     └── StorageError         3   the disk, the ledger or the table could not be written
     CorruptImageError            a value's messenger from imaging to the worker, never seen at the terminal
@@ -63,6 +64,10 @@ class ManifestError(InputError):
         if count > len(self.problems):
             lines.append(f"  … and {count - len(self.problems)} more")
         super().__init__("\n".join(lines))
+
+
+class DamagedError(InputError):
+    """What an earlier run left is damaged or gone: to begin anew would pay for it again."""
 
 
 class LockedError(BatchgenError):

@@ -43,6 +43,10 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
+EXTENSIONS = ("png", "jpg", "webp", "gif")
+"""What `Picture.extension` may be."""
+
+
 class Check(StrEnum):
     """
     How hard to look at a picture.
@@ -63,7 +67,7 @@ class Picture(Value, frozen=True, kw_only=True):
 
     mime: str
     extension: str
-    """'png', 'jpg', 'webp' or 'gif'."""
+    """One of `EXTENSIONS`."""
     width: int
     """Pixels as stored: an EXIF rotation is not applied."""
     height: int

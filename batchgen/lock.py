@@ -33,6 +33,24 @@ class _Owner(Value, frozen=True, kw_only=True):
         return f"process {self.pid} on {self.host}, since {self.started:%Y-%m-%d %H:%M:%S %Z}"
 
 
+def is_held(run_directory: Path) -> bool:
+    """Whether a run is at work in the directory; looking keeps none from starting but for an instant."""
+    path = run_directory / "lock"
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}; make it readable") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 class RunLock:
     """
     Exclusive ownership of a run directory, for as long as the `with` block or the process lasts.

@@ -86,7 +86,7 @@ class UsageQuality(StrEnum):
     ESTIMATED = "estimated"
     """The endpoint's sum is missing or too small for the pictures that came."""
     NONE = "none"
-    """Nothing was reported and no picture came."""
+    """Nothing was reported and no picture came, or a crash swallowed the report."""
 
 
 class Price(Value, frozen=True, kw_only=True):

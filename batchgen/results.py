@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchgen.errors import StorageError
+from batchgen.errors import DamagedError, StorageError
+from batchgen.ledger import Result, Told
 from batchgen.records import Status, UsageQuality, Value
+from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batchgen.ledger import Reader, Result
+    from batchgen.ledger import Reader
     from batchgen.manifest import Batch, Manifest
 
 _AT_ONCE = 1024
+_EPOCH = datetime.fromtimestamp(0, UTC)
 MONEY = pa.decimal128(18, 9)
 CREDITS = pa.decimal128(18, 6)
 TIME = pa.timestamp("us", tz="UTC")
@@ -116,6 +121,133 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return tally.done()
+
+
+class Comparison(Value, frozen=True, kw_only=True):
+    """What a table on disk is worth."""
+
+    tally: Tally
+    """Of the table as it ought to be."""
+    why: str = ""
+    """Why the whole table is not this one; empty where it is, or where rows are told instead."""
+    rows: int = 0
+    """Rows that are not as the ledger has them."""
+    first: tuple[str, ...] = ()
+    """The ids of the first of them."""
+
+
+def compare(manifest: Manifest, ledger: Reader, path: Path, *, most: int) -> Comparison:
+    """
+    Hold the table on disk against manifest and ledger, row by row.
+
+    :param most: how many ids of differing rows are told.
+    :raises StorageError: the manifest's snapshot cannot be read.
+    """
+    schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
+    tally, found = _Adding(), _Stored(path, schema, manifest.tasks)
+    rows, first = 0, []
+    with contextlib.closing(found):
+        for batch in manifest.batches():
+            for wanted in _rows(batch, ledger, tally, schema):
+                for index in found.differing(wanted):
+                    rows += 1
+                    first += [wanted.column("id")[index].as_py()] if rows <= most else []
+            pa.default_memory_pool().release_unused()
+    whole = not found.why
+    return Comparison(
+        tally=tally.done(), why=found.why, rows=rows if whole else 0, first=tuple(first) if whole else ()
+    )
+
+
+def read(path: Path) -> Iterator[Told]:
+    """
+    Go through a table for what the ledger said of the tasks it knew when that was written.
+
+    :raises DamagedError: there is no such table, or it cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(_AT_ONCE, columns=SCHEMA.names):
+                rows = batch.cast(SCHEMA).to_pylist()
+                yield from [_row_told(row) for row in rows if row["provider"] is not None]
+    except (pa.ArrowException, OSError, ValueError) as cause:
+        raise DamagedError(
+            f"{path}: the ledger is lost, and the table it could be made from cannot be read ({cause});"
+            " restore one of the two from a copy, or choose another run directory with -o"
+        ) from cause
+
+
+def _row_told(row: dict[str, Any]) -> Told:
+    """A line of a table as the ledger has it: money in integers, times in microseconds."""
+    nano = {name: row[f"{name}_usd"] for name in ("cost", "wasted", "billed")}
+    values = {
+        **row,
+        "status": Status(row["status"]),
+        **{name: None if amount is None else int(amount.scaleb(9)) for name, amount in nano.items()},
+        "credits": None if row["cost_credits"] is None else int(row["cost_credits"].scaleb(6)),
+        "started_at": _microseconds(row["started_at"]),
+        "finished_at": _microseconds(row["finished_at"]),
+        "latency": row["latency_s"],
+        "quality": row["usage_quality"],
+    }
+    result = msgspec.convert(values, Result)
+    name = row["file_name"]
+    guess = row["id"] if row["variant"] == 1 else f"{row['id']}-{row['variant']}"
+    stem = name.partition("/")[2].rpartition(".")[0] if name else safe_stem(guess)
+    return Told(key=row["task_key"], id=row["id"], stem=stem, result=result)
+
+
+def _microseconds(at: datetime | None) -> int | None:
+    return None if at is None else (at - _EPOCH) // timedelta(microseconds=1)
+
+
+class _Stored:
+    """The table on disk, read in step with the one that ought to be there."""
+
+    def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
+        self.why = ""
+        """Why nothing in it can be compared."""
+        self._file: pq.ParquetFile | None = None
+        self._left: pa.Table = schema.empty_table()
+        try:
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+            self._batches = self._file.iter_batches(_AT_ONCE)
+        except FileNotFoundError:
+            self.why = "it is not there"
+            return
+        except (pa.ArrowException, OSError) as cause:
+            self.why = f"it cannot be read: {cause}"
+            return
+        if self._file.schema_arrow.remove_metadata() != schema.remove_metadata():
+            self.why = "it has other columns"
+        elif self._file.metadata.num_rows != rows:
+            self.why = f"it has {self._file.metadata.num_rows:,} rows instead of {rows:,}"
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def differing(self, wanted: pa.RecordBatch) -> list[int]:
+        """Which of the next rows are not as they ought to be."""
+        if self.why:
+            return []
+        try:
+            stored = self._next(wanted.num_rows)
+        except (pa.ArrowException, OSError) as cause:
+            self.why = f"it cannot be read: {cause}"
+            return []
+        if stored.equals(pa.Table.from_batches([wanted]), check_metadata=False):
+            return []
+        pairs = zip(wanted.to_pylist(), stored.to_pylist(), strict=True)
+        return [index for index, (one, other) in enumerate(pairs) if one != other]
+
+    def _next(self, count: int) -> pa.Table:
+        while self._left.num_rows < count:
+            batch = next(self._batches).cast(self._left.schema)
+            self._left = pa.concat_tables([self._left, pa.Table.from_batches([batch])])
+        found = self._left.slice(0, count)
+        self._left = self._left.slice(count)
+        return found
 
 
 def _carried(fields: pa.Schema) -> Iterator[pa.Field]:

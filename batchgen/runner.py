@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import disk, pricing, providers, results
+from batchgen import disk, pricing, providers, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.budget import Estimate
@@ -165,11 +165,13 @@ def run(
     directory = jobs.directory(job)
     _make(directory)
     with RunLock(directory):
+        recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         _check_not_mixed(directory, endpoint)
         manifest = _read(job, endpoint, directory / MANIFEST)
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             store = Store(directory)
+            reader.check()
             space = _space(endpoint, manifest, reader, directory, look=around.free)
             _check_room(
                 space,
@@ -177,6 +179,8 @@ def run(
                 exact=lambda: _to_buy(job, endpoint, manifest, reader, only),
             )
             _begin(job, endpoint, manifest, ledger, store)
+            recovery.adopt(ledger, reader, store, now=_now())
+            _tell_of_gone(recovery.gone(reader, store), directory)
             _take_up_again(job, manifest, ledger, reader, only)
             _warn_of_unpriced(job, reader)
             purchase = Purchase(
@@ -219,9 +223,12 @@ def preview(job: Job) -> Preview:
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _transport(job, endpoint)  # says what is wrong with the simulator's settings
+    recovery.check_not_lost(directory / LEDGER)
     _check_not_mixed(directory, endpoint)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
+        if reader is not None:
+            reader.check()
         with tempfile.TemporaryDirectory() as scratch:
             manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
             counts, models = _fates(job, manifest, reader, only)
@@ -433,6 +440,17 @@ def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: i
         return pictures
     spent = reader.totals().counted_usd if reader is not None else ZERO
     return min(pictures, max(0, math.ceil((Decimal(str(job.budget)) - spent) / usual)))
+
+
+def _tell_of_gone(count: int, directory: Path) -> None:
+    if count:
+        logger.error(
+            "%d pictures are gone from %s/images; `batchgen verify %s` names them, and with --repair the next"
+            " run buys them again",
+            count,
+            directory,
+            directory,
+        )
 
 
 def _take_up_again(

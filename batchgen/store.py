@@ -15,6 +15,7 @@ import errno
 import itertools
 import os
 import re
+import stat
 import unicodedata
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -30,6 +31,9 @@ MAX_COMPONENT = 100
 MAX_STEM = 400
 MAX_DEPTH = 8
 
+MAX_BYTES = 256 << 20
+"""No picture is larger: an answer may have a quarter of it."""
+
 # Control, bidirectional control and undecodable characters, and what Windows keeps for itself.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
@@ -40,6 +44,7 @@ _MARKED = re.compile(r"~[0-9a-f]{16}$")
 # A crash leaves at most one temporary file of a stem behind and `sweep` takes it away; the further slots are
 # for crashes that nobody swept up after. Few names are what spares `sweep` a look through a million files.
 _SLOTS = 8
+_TEMPORARY = re.compile(r"/\.[^/]+\.[0-7]\.part$")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER_INSIDE = _FOLDER | os.O_NOFOLLOW
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,7 +60,7 @@ _REMEDIES = {
     errno.EPERM: "check who owns the run directory and its permissions",
     errno.EROFS: "choose a run directory that can be written",
     errno.ENOENT: "check that the run directory is still there",
-    errno.EEXIST: "delete the hidden .part files beside it",
+    errno.EEXIST: "delete the hidden .part files beside it, or what has its name",
     errno.ENOTDIR: "a file or a symbolic link stands where a folder must be; move it away",
     errno.ELOOP: "a symbolic link stands where a folder must be; move it away",
     errno.EISDIR: "a folder stands where the file must be; move it away",
@@ -144,6 +149,59 @@ class Store:
         ):
             os.unlink(name, dir_fd=folder)
 
+    def read(self, file_name: str) -> bytes | None:
+        """Give the bytes of a file of this store, None when it is not there; only a plain file is read."""
+        with (
+            _reported(self.root / file_name),
+            suppress(FileNotFoundError),
+            self._folder(file_name, make=False) as (folder, name),
+        ):
+            return _read(folder, name, file_name)
+        return None
+
+    def sync(self, file_name: str) -> None:
+        """Make sure that a file, whole since it has its name, keeps that name after a power failure."""
+        with _reported(self.root / file_name), self._folder(file_name, make=False) as (folder, _):
+            _sync_folder(folder)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Whatever is in a folder of this store and is no folder itself, in no order; nothing is followed."""
+        inside = [folder]
+        while inside:
+            name = inside.pop()
+            with (
+                _reported(self.root / name),
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self.root / name) as found,
+            ):
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        inside.append(f"{name}/{entry.name}")
+                    else:
+                        yield f"{name}/{entry.name}"
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file of this store another name, for good; the new name must be free."""
+        with (
+            _reported(self.root / source),
+            self._folder(source, make=False) as (from_folder, old),
+            self._folder(target, make=True) as (to_folder, new),
+        ):
+            if _is_taken(to_folder, new):
+                raise FileExistsError(errno.EEXIST, f"{target} is there already")
+            os.rename(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+            _sync_folder(to_folder)
+            _sync_folder(from_folder)
+
+    def move_aside(self, file_name: str) -> str:
+        """Move what has a picture's name to `corrupt/`, whatever it is; return its new name."""
+        path, dot, extension = file_name.partition("/")[2].rpartition(".")
+        start = f"corrupt/{path}"
+        with _reported(self.root / start), self._folder(start, make=True) as (folder, name):
+            suffix = next(end for end in _numbered(dot + extension) if not _is_taken(folder, name + end))
+        self.move(file_name, start + suffix)
+        return start + suffix
+
     def sweep(self, stems: Iterable[str]) -> int:
         """Delete what a crash left of unfinished `put`s to `images/`; return how many files that were."""
         return sum(self._sweep_stem(f"images/{stem}") for stem in stems)
@@ -225,6 +283,22 @@ def write_whole(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
+def _read(folder: int, name: str, file_name: str) -> bytes:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(file, "rb") as opened:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:
+            raise StorageError(f"{file_name}: this is no picture; move it away")
+        return opened.read()
+
+
+def _is_taken(folder: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
 def _replace(folder: int, name: str, component: str, data: bytes | bytearray | memoryview) -> None:
     temporary = next((slot for slot in _slots(component) if _create(folder, slot, data)), None)
     if temporary is None:
@@ -281,6 +355,11 @@ def _sweep(folder: int, component: str) -> int:
             os.unlink(temporary, dir_fd=folder)
             count += 1
     return count
+
+
+def is_temporary(file_name: str) -> bool:
+    """Whether a file is what an unfinished `put` leaves."""
+    return _TEMPORARY.search(file_name) is not None
 
 
 def _slots(component: str) -> Iterator[str]:

@@ -89,7 +89,8 @@ def test_the_readme_s_flags_exist() -> None:
         [
             sys.executable,
             "-c",
-            "from batchgen.cli import cli; [cli([c, '--help']) for c in ('run', 'simulate', 'status')]",
+            "from batchgen.cli import cli;"
+            "[cli([c, '--help']) for c in ('run', 'simulate', 'status', 'verify')]",
         ],
         capture_output=True,
         text=True,

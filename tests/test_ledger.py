@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.errors import InputError, StorageError
+from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.ledger import Attempt, Ledger, Reader
 from batchgen.ledger.schema import nano, usd
 from batchgen.records import ErrorClass, Image, Outcome, Status, Usage, UsageQuality
@@ -249,8 +249,9 @@ def test_what_is_no_ledger_is_refused_by_name(tmp_path: Path) -> None:
         Ledger(foreign)
     text = tmp_path / "text.db"
     text.write_text("not a database, but quite long enough to be read as the header of one" * 30)
-    with pytest.raises(StorageError, match="no SQLite database"):
-        Ledger(text)
+    for opened in (Ledger, Reader):
+        with pytest.raises(DamagedError, match=r"the ledger is damaged .*verify .* --repair"):
+            opened(text)
     newer = tmp_path / "newer.db"
     Ledger(newer).close()
     with closing(sqlite3.connect(newer)) as connection:

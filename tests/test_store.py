@@ -478,3 +478,41 @@ def test_write_whole_replaces_and_sweeps_what_an_earlier_crash_left(tmp_path: Pa
     write_whole(target, b'{"a": 1}')
     assert target.read_bytes() == b'{"a": 1}'
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_only_a_plain_file_of_this_store_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = store.put("a/b", "png", b"bytes")
+    assert store.read(name) == b"bytes"
+    assert store.read("images/a/c.png") is None
+    assert store.read("images/nowhere/c.png") is None
+    (store.root / "images/link.png").symlink_to(store.path(name))
+    os.mkfifo(store.root / "images/pipe.png")
+    (store.root / "images/folder.png").mkdir()
+    (store.root / "linked").symlink_to(store.root / "images")
+    for no_file in ("images/link.png", "images/pipe.png", "images/folder.png", "linked/a/b.png"):
+        with pytest.raises(StorageError):
+            store.read(no_file)
+
+
+def test_nothing_is_moved_onto_something_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one, other = store.put("one", "png", b"1"), store.put("other", "png", b"2")
+    with pytest.raises(StorageError, match="other"):
+        store.move(one, other)
+    assert (store.read(one), store.read(other)) == (b"1", b"2")
+    store.move(one, "images/a/b/one.png")
+    assert (store.read(one), store.read("images/a/b/one.png")) == (None, b"1")
+    assert store.move_aside(other) == "corrupt/other.png"
+    store.put("other", "png", b"3")
+    assert store.move_aside(other) == "corrupt/other.2.png"
+
+
+def test_every_file_is_named_and_no_link_is_followed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for stem in ("a", "b/c", "b/d/e"):
+        store.put(stem, "png", b"x")
+    (store.root / "images/f").symlink_to(store.root / "images/b")
+    found = ["images/a.png", "images/b/c.png", "images/b/d/e.png", "images/f"]
+    assert sorted(store.names("images")) == found
+    assert list(store.names("nowhere")) == []

@@ -39,6 +39,7 @@ Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
   batchgen status runs/tonight                  how far, how much, from any terminal
+  batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen models                               what there is, and what it costs
   batchgen simulate --port 8080                 the endpoint itself, offline, for any client
 """
@@ -70,6 +71,19 @@ _STATUS_EXAMPLES = """
 Examples:
   batchgen status runs/tonight
   batchgen status runs/tonight --json | jq .cost_usd
+"""
+
+_VERIFY_EXAMPLES = """
+\b
+Examples:
+  batchgen verify runs/tonight
+  batchgen verify runs/tonight --check quick    hashes and structure, without decoding
+  batchgen verify runs/tonight --repair         names, account and table put right; nothing is bought
+  batchgen verify runs/tonight --json | jq .problems
+
+\b
+Exit status: 0 all is well, or is now; 1 there are problems, or some are left; 2 no run directory, a ledger
+that cannot be read, or (with --repair) a run at work.
 """
 
 _SIMULATE_EXAMPLES = """
@@ -251,6 +265,30 @@ def status(directory: str, *, as_json: bool) -> int:
     from batchgen.cli import looking  # noqa: PLC0415
 
     return looking.status(directory, as_json=as_json)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=_VERIFY_EXAMPLES)
+@click.argument("directory", metavar="DIR")
+@click.option("--repair", is_flag=True, help="Put right what can be, without losing a picture.")
+@click.option(
+    "--check",
+    type=click.Choice(["full", "quick"]),
+    default="full",
+    help="Decode every picture, or look at its structure.  [default: full]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool) -> int:
+    """
+    Hold every row of the run in DIR against its file and the ledger; also while it runs.
+
+    Every picture is read, hashed and decoded. With --repair, misplaced pictures get their names back, rows
+    without their picture are put back to pending and results.parquet is written anew; what a row has cost
+    stays in the account, and no picture is deleted.
+    """
+    from batchgen.cli import verifying  # noqa: PLC0415
+
+    return verifying.tell(directory, repair=repair, check=check, as_json=as_json, quiet=quiet)
 
 
 @commands.command(context_settings=_CONTEXT)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import providers
+from batchgen import providers, recovery
 from batchgen.cli import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.ledger import Reader
@@ -26,7 +26,9 @@ _SIZES = ("512", "1K", "2K", "4K")
 
 def status(directory: str, *, as_json: bool) -> int:
     """Tell how far a run is, from its ledger alone; 0 whatever it says."""
-    with closing(Reader(Path(directory) / LEDGER)) as reader:
+    path = Path(directory) / LEDGER
+    recovery.check_not_lost(path)
+    with closing(Reader(path)) as reader:
         totals, last, failures = reader.totals(), reader.last_run(), reader.failures()
     if as_json:
         say_json({**msgspec.structs.asdict(totals), "run": last, "failures": failures})

@@ -14,7 +14,28 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 
 from __future__ import annotations
 
-from batchgen.ledger.reader import Reader, Result, Run, State, Totals
+from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
+from batchgen.ledger.reader import Reader, Result, Run, State, Totals, Unanswered
+from batchgen.ledger.restore import Told, restore
+from batchgen.ledger.schema import usd
 from batchgen.ledger.writer import Attempt, Ledger
 
-__all__ = ["Attempt", "Ledger", "Reader", "Result", "Run", "State", "Totals"]
+__all__ = [
+    "EXAMPLES",
+    "Attempt",
+    "Audit",
+    "Ledger",
+    "Lost",
+    "Reader",
+    "Record",
+    "Result",
+    "Run",
+    "State",
+    "Stray",
+    "Tasks",
+    "Told",
+    "Totals",
+    "Unanswered",
+    "restore",
+    "usd",
+]

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from decimal import Decimal  # noqa: TC003
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
 from batchgen.errors import InputError
-from batchgen.ledger.schema import QUALITIES, connect, usd
+from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
 from batchgen.records import Image, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
+_UNKNOWN_COST = (
+    "(error_class IN ('uncertain', 'bad_answer')"
+    " OR error_class IS NULL AND settled_at IS NOT NULL AND cost IS NULL AND reserved IS NOT NULL)"
+)
+"""Of an attempt: maybe billed without saying so, or its picture outlived its answer in a crash."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound="Reader")
+
+
+def told(method: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[R, P], T]:
+    """Say what SQLite says in words for the person at the terminal."""
+
+    @wraps(method)
+    def asked(reader: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(reader, *args, **kwargs)
+        except sqlite3.Error as cause:
+            raise unreadable(reader.path, cause) from cause
+
+    return asked
 
 
 class State(Value, frozen=True, kw_only=True):
@@ -25,6 +49,20 @@ class State(Value, frozen=True, kw_only=True):
     status: Status
     uncertain: int = 0
     """Attempts so far that may have been billed without an answer."""
+
+
+class Unanswered(Value, frozen=True, kw_only=True):
+    """An unfinished task whose last answer a crash may have swallowed after its picture was on disk."""
+
+    key: str
+    id: str
+    stem: str
+    attempt: int
+    """The last of its requests that may have been answered."""
+    images: tuple[Image, ...]
+    """What the task had before."""
+    bought_before: bool
+    """Whether an earlier request brought a picture, recorded in `images` or not."""
 
 
 class Result(Value, frozen=True, kw_only=True):
@@ -92,10 +130,15 @@ class Run(Value, frozen=True, kw_only=True):
 
 
 class Reader:
-    """The reading side, for any process at any time; sees what is committed."""
+    """
+    The reading side, for any process at any time; sees what is committed.
+
+    What cannot be read is `DamagedError` where the file is damaged, else `StorageError`.
+    """
 
     def __init__(self, path: Path) -> None:
         """:raises InputError: there is no ledger, or it is not one."""
+        self.path = path
         if not path.is_file():
             msg = f"{path.parent}: no ledger here; is this a run directory? `batchgen run … -o DIR` makes one"
             raise InputError(msg)
@@ -106,6 +149,18 @@ class Reader:
         """Let go of the file."""
         self._connection.close()
 
+    @told
+    def check(self) -> None:
+        """
+        Look at every page of the file; about a second for a million tasks.
+
+        :raises DamagedError: it does not hold together.
+        """
+        (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise damaged(self.path, " ".join(said.split()))
+
+    @told
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
@@ -121,6 +176,7 @@ class Reader:
             found[key] = state
         return found
 
+    @told
     def results(self, keys: Sequence[str]) -> list[Result | None]:
         """The results of these tasks in the given order; None for those the ledger has never seen."""
         rows = self._connection.execute(
@@ -131,6 +187,29 @@ class Reader:
         found = {row[0]: _result(row[1:]) for row in rows}
         return [found.get(key) for key in keys]
 
+    @told
+    def unanswered(self) -> list[Unanswered]:
+        """Unfinished tasks with a request that was submitted and whose answer is not known."""
+        rows = self._connection.execute(
+            "SELECT tasks.key, tasks.id, stem, max(attempts.id), images, EXISTS (SELECT 1 FROM attempts AS"
+            " good WHERE good.key = tasks.key AND good.settled_at IS NOT NULL AND good.error_class IS NULL)"
+            " FROM tasks JOIN attempts USING (key) WHERE status IN ('pending', 'uncertain')"
+            " AND submitted_at IS NOT NULL AND (settled_at IS NULL OR attempts.error_class = 'uncertain')"
+            " GROUP BY tasks.key"
+        )
+        return [
+            Unanswered(
+                key=key,
+                id=row_id,
+                stem=stem,
+                attempt=attempt,
+                images=pictures(images),
+                bought_before=bool(good),
+            )
+            for key, row_id, stem, attempt, images, good in rows
+        ]
+
+    @told
     def costs(self, model: str, *, most: int) -> list[Decimal]:
         """USD that a model's pictures count for, among so many latest attempts, the oldest first."""
         rows = self._connection.execute(
@@ -143,6 +222,7 @@ class Reader:
         )
         return [usd(cost) for (cost,) in rows]
 
+    @told
     def picture_bytes(self, *, most: int) -> float | None:
         """Mean bytes of so many latest pictures, each with its drafts; None without any."""
         (mean,) = self._connection.execute(
@@ -153,23 +233,24 @@ class Reader:
         ).fetchone()
         return None if mean is None else float(mean)
 
+    @told
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
         prompt, text, image, total, requests, cost, wasted, uncertain, exposed, charged, unpriced = (
             self._connection.execute(
-                """
+                f"""
                 SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0),
                   ifnull(sum(image_tokens), 0),
                   ifnull(sum(total_tokens), 0), count(submitted_at), sum(cost),
                   sum(CASE WHEN error_class IS NOT NULL THEN cost END),
-                  count(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN 1 END),
-                  sum(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN reserved END),
-                  sum(CASE WHEN error_class IN ('uncertain', 'bad_answer') THEN reserved
+                  count(CASE WHEN {_UNKNOWN_COST} THEN 1 END),
+                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved END),
+                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved
                     ELSE max(ifnull(cost, 0), ifnull(billed, 0)) END),
                   count(CASE WHEN total_tokens > 0 AND cost IS NULL THEN 1 END)
                 FROM attempts
-                """
+                """  # noqa: S608
             ).fetchone()
         )
         return Totals(
@@ -184,6 +265,7 @@ class Reader:
             unpriced=unpriced,
         )
 
+    @told
     def failures(self) -> list[tuple[str, int, str]]:
         """Unsuccessful tasks, the most frequent first: class, how many, one message as an example."""
         return self._connection.execute(
@@ -191,6 +273,7 @@ class Reader:
             " WHERE status NOT IN ('succeeded', 'pending') GROUP BY error_class ORDER BY count(*) DESC"
         ).fetchall()
 
+    @told
     def last_run(self) -> Run | None:
         """The newest run, ended or not."""
         names = Run.__struct_fields__
@@ -204,9 +287,14 @@ def _list(keys: Sequence[str]) -> str:
     return msgspec.json.encode(keys).decode()
 
 
+def pictures(images: object) -> tuple[Image, ...]:
+    """What a cell of `tasks.images` holds."""
+    return _IMAGES.decode(str(images)) if images else ()
+
+
 def _result(row: Sequence[object]) -> Result:
     values = dict(zip(Result.__struct_fields__, row, strict=True))
     quality, images = values["quality"], values["images"]
     values["quality"] = UsageQuality.NONE if quality == -1 else QUALITIES[int(str(quality))]
-    values["images"] = _IMAGES.decode(str(images)) if images else ()
+    values["images"] = pictures(images)
     return Result(**values)  # type: ignore[arg-type]  # SQLite has no types; the schema is next door

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from batchgen.errors import InputError, StorageError
+from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.records import ZERO, UsageQuality
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ _REMEDIES = {
     "SQLITE_FULL": "free some space",
     "SQLITE_READONLY": "make the run directory writable",
     "SQLITE_CANTOPEN": "make the run directory readable and writable",
-    "SQLITE_NOTADB": "this file is no SQLite database; move it away or choose another directory with -o",
-    "SQLITE_CORRUPT": "the file is damaged; restore it from a copy",
+    "SQLITE_CORRUPT": "the file is damaged; `batchgen verify` says more",
     "SQLITE_BUSY": "another program holds it open for writing",
 }
 
@@ -72,24 +71,28 @@ def usd(amount: int | None) -> Decimal:
     return ZERO if amount is None else amount * _NANO
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
     """
-    Open the ledger, or make it.
+    Open the ledger.
 
+    :param make: whether a new one is made where there is none.
     :raises InputError: the file is another program's or a newer batchgen's.
+    :raises DamagedError: it was a ledger, or there is nothing in it.
     :raises StorageError: it cannot be read or written.
     """
+    if not make and path.stat().st_size == 0:
+        raise DamagedError(f"{path}: the ledger is empty; {_restore(path)}")
     try:
         connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        if make and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
             with transaction(connection):
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
         _check(path, connection)
     except sqlite3.Error as cause:
-        raise storage_error(path, cause) from cause
+        raise unreadable(path, cause) from cause
     return connection
 
 
@@ -120,6 +123,26 @@ def is_full(cause: sqlite3.Error) -> bool:
     """Whether more room may cure it: a used-up quota is none of SQLite's words."""
     name = getattr(cause, "sqlite_errorname", "")
     return name in {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
+
+
+def unreadable(path: Path, cause: sqlite3.Error) -> DamagedError | StorageError:
+    """What a person can do about a ledger that cannot be read."""
+    name = getattr(cause, "sqlite_errorname", "") or ""
+    if name == "SQLITE_NOTADB" or name.startswith("SQLITE_CORRUPT"):
+        return damaged(path, str(cause))
+    return storage_error(path, cause)
+
+
+def damaged(path: Path, what: str) -> DamagedError:
+    """What a person can do about a ledger that is one no more."""
+    return DamagedError(f"{path}: the ledger is damaged ({what}); {_restore(path)}")
+
+
+def _restore(path: Path) -> str:
+    return (
+        f"restore it from a copy, or make it anew from the last table with `batchgen verify {path.parent}"
+        " --repair`, which keeps the old file"
+    )
 
 
 def storage_error(path: Path, cause: sqlite3.Error) -> StorageError:

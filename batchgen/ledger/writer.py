@@ -16,15 +16,34 @@ import msgspec
 from batchgen.errors import StorageError
 from batchgen.ledger.ballast import Ballast
 from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Outcome, Status
+from batchgen.records import ErrorClass, Outcome, Status, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from decimal import Decimal
     from pathlib import Path
 
+    from batchgen.ledger.reader import Unanswered
+    from batchgen.records import Image
+
 
 T = TypeVar("T")
+
+
+_PUT_BACK = """
+UPDATE tasks SET status = ifnull(:status, status), error_message = ifnull(:message, error_message),
+  finished_at = :now, uncertain = CASE WHEN :status IS NULL THEN uncertain ELSE 0 END,
+  images = CASE WHEN :status IS NULL THEN (SELECT json_group_array(json(value))
+    FROM json_each(images) WHERE json_extract(value, '$.file_name') <> :file) END
+WHERE key = :key
+"""
+_RECOUNT = """
+UPDATE tasks SET (prompt_tokens, text_tokens, image_tokens, total_tokens, cost, billed, wasted) =
+  (SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0), ifnull(sum(image_tokens), 0),
+    ifnull(sum(total_tokens), 0), sum(cost), sum(billed),
+    sum(CASE WHEN error_class IS NOT NULL THEN cost WHEN cost IS NOT NULL THEN 0 END)
+   FROM attempts WHERE attempts.key = tasks.key)
+"""
 
 
 class _Ticket(Generic[T]):
@@ -93,7 +112,7 @@ class Ledger:
         self._blocking = blocking or _in_thread
         self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock()
-        self._connection = connect(path)
+        self._connection = connect(path, make=True)
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self._run = 0
 
@@ -113,20 +132,40 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> list[str]:
-            stems = connection.execute(
-                "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
-            ).fetchall()
-            _settle_leftovers(connection, now)
+            stems = _settle_leftovers(connection, now)
             cursor = connection.execute(
                 "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks),
             )
             self._run = cursor.lastrowid or 0
-            return [stem for (stem,) in stems]
+            return stems
 
         self._ballast.hold(in_flight)
         return self._at_once(write)
+
+    def recover(self, *, now: int) -> list[str]:
+        """Settle what a dead run left behind, as `begin` does, without opening a run."""
+        return self._at_once(lambda connection: _settle_leftovers(connection, now))
+
+    def adopt(self, found: Iterable[tuple[Unanswered, Image]], *, now: int) -> None:
+        """
+        Give tasks the pictures that a dead run made durable without noting their answers.
+
+        Such an attempt succeeded at a cost nobody knows: what was reserved for it stays in the account.
+        """
+        values = [
+            {
+                "now": now,
+                "key": task.key,
+                "attempt": task.attempt,
+                "images": msgspec.json.encode([picture]).decode(),
+                "quality": QUALITIES.index(UsageQuality.NONE),
+            }
+            for task, picture in found
+        ]
+        if values:
+            self._at_once(lambda connection: _adopt(connection, values))
 
     def end(self, *, now: int, reason: str) -> None:
         """
@@ -155,6 +194,28 @@ class Ledger:
             )
         )
 
+    def put_back(self, lost: Iterable[tuple[str, str, bool]], *, now: int) -> None:
+        """
+        Forget pictures that are no more, and put their tasks back to pending; what they cost stays.
+
+        :param lost: key and file name, and whether that is a draft, whose loss leaves the task as it is.
+        """
+        values = [
+            {
+                "key": key,
+                "file": file,
+                "status": None if draft else Status.PENDING,
+                "message": None if draft else f"{file} was lost or altered after it was bought",
+                "now": now,
+            }
+            for key, file, draft in lost
+        ]
+        self._at_once(lambda connection: connection.executemany(_PUT_BACK, values))
+
+    def recount(self) -> None:
+        """Make the sums of all tasks those of their attempts again."""
+        self._at_once(lambda connection: connection.execute(_RECOUNT))
+
     async def give_up(self, key: str) -> None:
         """End a task that was sent more than once without an answer: it is uncertain for good."""
         await self._commit(
@@ -182,7 +243,7 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> tuple[int, str]:
-            claimed = _claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
+            claimed = claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
                 (key, self._run, now, nano(reserved)),
@@ -266,7 +327,7 @@ class Ledger:
                 return
 
 
-def _claim(
+def claim(
     connection: sqlite3.Connection, *, key: str, row_id: str, stem: str, model: str, provider: str
 ) -> str:
     """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
@@ -277,17 +338,18 @@ def _claim(
         )
         return str(known[0])
     free, salt = stem, 0
-    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (_fold(free),)).fetchone():
+    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (fold(free),)).fetchone():
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
     connection.execute(
         "INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES (?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, _fold(free), model, provider),
+        (key, row_id, free, fold(free), model, provider),
     )
     return free
 
 
-def _fold(stem: str) -> str:
+def fold(stem: str) -> str:
+    """A file name as a file system may see it that knows no case and no composition."""
     return unicodedata.normalize("NFC", stem.casefold())
 
 
@@ -351,8 +413,30 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
     )
 
 
-def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
-    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
+def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) -> None:
+    connection.executemany(
+        "UPDATE attempts SET settled_at = :now, error_class = NULL, quality = :quality,"
+        " error_message = 'the run ended before the answer was recorded; its picture was found on disk'"
+        " WHERE id = :attempt",
+        values,
+    )
+    connection.executemany(
+        "UPDATE tasks SET status = 'succeeded', images = :images, error_class = NULL, error_message = NULL,"
+        " text = NULL, finish_reason = NULL, request_id = NULL, latency = NULL, finished_at = :now,"
+        " uncertain = max(0, uncertain - 1), quality = max(quality, :quality) WHERE key = :key",
+        values,
+    )
+
+
+def _settle_leftovers(connection: sqlite3.Connection, now: int) -> list[str]:
+    """
+    What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free.
+
+    Returns the file names, without extension, that it may have been writing.
+    """
+    stems = connection.execute(
+        "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
+    ).fetchall()
     connection.execute(
         "UPDATE tasks SET error_class = 'uncertain',"
         " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
@@ -367,3 +451,4 @@ def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
         " WHERE settled_at IS NULL",
         {"now": now},
     )
+    return [stem for (stem,) in stems]

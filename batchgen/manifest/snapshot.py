@@ -134,7 +134,10 @@ class Manifest:
         with _told(path), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             self.rows: int = file.metadata.num_rows
-            self.tasks = int(file.metadata.metadata[_TASKS])
+            stated = (file.metadata.metadata or {}).get(_TASKS)
+        if stated is None:
+            raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
+        self.tasks = int(stated)
         carried = [field for field in schema if field.name.startswith(CARRIED)]
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried

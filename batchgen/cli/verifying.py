@@ -1,0 +1,129 @@
+"""How does the terminal tell what an audit of a run directory found?"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
+
+from batchgen.cli import say, say_json
+from batchgen.imaging import Check
+from batchgen.inspection import Kind
+from batchgen.verify import verify
+
+if TYPE_CHECKING:
+    from batchgen.verify import Finding, Problem, Report
+
+_MEANS = {
+    Kind.MISSING: ("pictures are gone", "put back to pending"),
+    Kind.EDITED: ("files were changed after they were bought", "moved to corrupt/ and put back to pending"),
+    Kind.UNDECODABLE: ("files are no whole pictures", "moved to corrupt/ and put back to pending"),
+    Kind.IRREGULAR: (
+        "names of pictures belong to no plain file",
+        "moved to corrupt/ and put back to pending",
+    ),
+    Kind.UNREADABLE: ("files cannot be read", ""),
+    Kind.MISPLACED: ("pictures are under another name", "put where they belong"),
+    Kind.UNRECORDED: ("pictures came whose answers were not recorded", "given to their rows"),
+    Kind.ORPHAN: ("files belong to no row; move or delete them", ""),
+    Kind.UNFINISHED: ("temporary files of a run that died", "deleted"),
+    Kind.UNSETTLED: ("requests of a run that died were not answered", "noted as uncertain"),
+    Kind.UNANSWERED: ("rows count as succeeded without an answer or a picture", ""),
+    Kind.SUMS: ("rows do not add up to their requests", "added up again"),
+    Kind.TABLE: ("differences between results.parquet and the ledger", "written anew"),
+    Kind.LOG: ("pages of the ledger's log were not committed", "SQLite went back to the last commit"),
+    Kind.LEDGER: ("ledger that was damaged or gone", "made anew from results.parquet"),
+    Kind.MANIFEST: ("the copy of the manifest cannot be used; the next run makes one", ""),
+}
+"""What each kind of problem is, and what is done about it where something can be."""
+
+
+def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool) -> int:
+    """Audit a run directory and tell what was found; the exit status."""
+    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    try:
+        report = verify(Path(directory), repair=repair, check=Check(check), on_progress=bar)
+    finally:
+        bar.close()
+    if as_json:
+        say_json(report)
+    else:
+        say("\n".join(_told(report, repair=repair)))
+    return report.exit_status
+
+
+class _Bar:
+    """A progress bar for a terminal."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        # A terminal that has gone away must not end a repair half-way.
+        with suppress(OSError, ValueError):
+            self._bar = self._bar or tqdm(
+                total=total, unit="img", disable=not self._shown, dynamic_ncols=True, file=sys.stderr
+            )
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            with suppress(OSError, ValueError):
+                self._bar.close()
+
+
+def _told(report: Report, *, repair: bool) -> list[str]:
+    total = sum(report.tasks.values())
+    rest = ", ".join(f"{count:,} {status}" for status, count in report.tasks.items() if status != "succeeded")
+    lines = [
+        f"{report.directory}: {report.tasks.get('succeeded', 0):,} of {total:,} rows succeeded"
+        f"{f' ({rest})' if rest else ''}; {report.pictures:,} pictures are as they were bought",
+    ]
+    if report.live:
+        lines.append("  a run is at work: what is in flight was left out, and so was the table")
+    for kind, problem in report.problems.items():
+        lines += _listed(Kind(kind), problem)
+    return lines + _next(report, repair=repair)
+
+
+def _listed(kind: Kind, problem: Problem) -> list[str]:
+    what, done = _MEANS[kind]
+    fate = f": {done}" if problem.repaired == problem.count else ""
+    lines = [f"  {kind:<11} {problem.count:,} x {what}{fate}"]
+    lines += [f"    {_finding(finding)}" for finding in problem.first]
+    if problem.first and problem.count > len(problem.first):
+        lines.append(f"    … and {problem.count - len(problem.first):,} more")
+    return lines
+
+
+def _finding(finding: Finding) -> str:
+    parts = [f"row {finding.id}" if finding.id else "", finding.file, finding.detail]
+    return _printable(": ".join(part for part in parts if part))
+
+
+def _printable(text: str) -> str:
+    """A file name may hold anything, also what would speak to the terminal."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def _next(report: Report, *, repair: bool) -> list[str]:
+    lines = []
+    if report.again_usd:
+        verb = "buys" if repair else "would buy"
+        lines.append(f"  the next run {verb} the lost pictures again, for about ${report.again_usd:,.2f}")
+    left = {Kind(kind) for kind, problem in report.problems.items() if problem.repaired < problem.count}
+    if not report.problems:
+        lines.append("  all is well")
+    elif any(_MEANS[kind][1] for kind in left) and not report.live:
+        lines.append(
+            f"next: `batchgen verify {report.directory} --repair` puts this right and deletes no picture"
+        )
+    elif left:
+        lines.append("next: look at what is named above; no repair would be safe")
+    return lines
