@@ -167,11 +167,11 @@ def run(
     with RunLock(directory):
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
-        _check_not_mixed(directory, endpoint)
-        manifest = _read(job, endpoint, directory / MANIFEST)
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
-            store = Store(directory)
             reader.check()
+            _check_not_mixed(directory, endpoint, reader)
+            manifest = _read(job, endpoint, directory / MANIFEST)
+            store = Store(directory)
             space = _space(endpoint, manifest, reader, directory, look=around.free)
             _check_room(
                 space,
@@ -224,11 +224,11 @@ def preview(job: Job) -> Preview:
     directory = jobs.directory(job)
     _transport(job, endpoint)  # says what is wrong with the simulator's settings
     recovery.check_not_lost(directory / LEDGER)
-    _check_not_mixed(directory, endpoint)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
         if reader is not None:
             reader.check()
+            _check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
             counts, models = _fates(job, manifest, reader, only)
@@ -321,12 +321,9 @@ def _transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
     return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
 
 
-def _check_not_mixed(directory: Path, endpoint: Endpoint) -> None:
+def _check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
     """A painted picture must never pass for one that was bought, nor the other way round."""
-    if not (directory / LEDGER).is_file():
-        return
-    with closing(Reader(directory / LEDGER)) as reader:
-        last = reader.last_run()
+    last = reader.last_run()
     if last is not None and last.simulated != endpoint.provider.simulated:
         held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
         raise InputError(

@@ -493,12 +493,17 @@ class Attempt:
     @property
     def abandoned(self) -> bool:
         """Whether its run ended before it did."""
-        return self.error_message == ABANDONED
+        return self.error_message == ABANDONED or self.adopted
+
+    @property
+    def adopted(self) -> bool:
+        """Whether nothing is known of it but its picture, which a later run found."""
+        return self.settled_at is not None and self.error_class is None and self.cost is None
 
     @property
     def unknown(self) -> bool:
         """Whether it may have been billed without saying how much."""
-        return self.error_class in {"uncertain", "bad_answer"}
+        return self.adopted or self.error_class in {"uncertain", "bad_answer"}
 
 
 class Audit:

@@ -41,6 +41,8 @@ def test_every_call_is_died_at(deaths: list[dict[str, Any]]) -> None:
         ] == [
             "call Ledger.begin",
             "call Store.sweep",
+            "call Ledger.adopt",
+            "call Store.names",
             "call Ledger.start",
             "call Ledger.submitted",
             "call Store.put",
@@ -72,12 +74,12 @@ def test_a_second_request_is_sent_only_where_the_ledger_has_the_first_as_uncerta
         assert len(death["submitted"]) >= requests, death
 
 
-def test_what_was_recorded_is_never_asked_for_again_and_what_was_not_sent_is_no_more_than_that(
+def test_from_the_rename_on_nothing_is_asked_for_again_and_what_was_not_sent_is_no_more_than_that(
     deaths: list[dict[str, Any]],
 ) -> None:
     calls = [death["call"] for death in deaths]
     before = calls.index("execute", calls.index("call Ledger.submitted"))
     for death in deaths[:before]:
         assert (death["seen"], death["submitted"]) == (0, [None]), death
-    for death in deaths[calls.index("call Ledger.end") :]:
+    for death in deaths[calls.index("replace", calls.index("call Store.put")) + 1 :]:
         assert (death["seen"], death["seen_again"], death["submitted"]) == (1, 0, [None]), death

@@ -106,16 +106,19 @@ def test_fifty_kills_at_any_instant_cost_no_row_and_repeat_only_what_was_in_flig
     by_run = ledger(tmp_path, f"SELECT run, count(*) FROM attempts WHERE {lost} GROUP BY run")
     assert max(dict(by_run).values()) <= AT_ONCE, "a kill costs what was in flight, at most"
     uncertain = sum(dict(by_run).values())
-    assert 0 < bill["bought_again"] <= uncertain == summary["uncertain"]
+    adopted = "error_class IS NULL AND cost IS NULL"
+    ((found,),) = ledger(tmp_path, f"SELECT count(*) FROM attempts WHERE {adopted}")
+    assert 0 < bill["bought_again"] <= uncertain
+    assert uncertain + found == summary["uncertain"]
     ((submitted,),) = ledger(tmp_path, "SELECT count(*) FROM attempts WHERE submitted_at IS NOT NULL")
     assert submitted == ROWS + uncertain, "each is a picture or uncertain"
     assert bill["billed"] == bill["seen"] == ROWS + bill["bought_again"] <= submitted
-    spent = sum(row["cost_usd"] for row in table)
+    spent = sum(row["cost_usd"] or 0 for row in table)
     assert spent == Decimal(summary["spent_usd"]) <= Decimal(bill["usd"]), bill
     assert Decimal(bill["usd"]) <= (spent + Decimal(summary["uncertain_usd"])) * Decimal("1.01")
     print(
         f"{KILLS} kills: {len(by_run)} with requests in flight, {uncertain} uncertain, "
-        f"{bill['bought_again']} bought again"
+        f"{bill['bought_again']} bought again, {found} found on disk"
     )
 
 
