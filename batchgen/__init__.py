@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         StorageError,
     )
     from batchgen.job import Job
+    from batchgen.plan import Preview, preview
     from batchgen.purchase import Progress, Stop
-    from batchgen.runner import Preview, Summary, preview, run
+    from batchgen.runner import Summary, run
 
 __all__ = [
     "BatchgenError",
@@ -49,12 +50,12 @@ _HOMES = {
     "Job": "job",
     "LockedError": "errors",
     "ManifestError": "errors",
-    "Preview": "runner",
+    "Preview": "plan",
     "Progress": "purchase",
     "Stop": "purchase",
     "StorageError": "errors",
     "Summary": "runner",
-    "preview": "runner",
+    "preview": "plan",
     "run": "runner",
 }
 

@@ -43,6 +43,9 @@ _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
+LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
+"""Files of a run directory: the account, the manifest as it was read, the results, what the run was told."""
+
 
 class OnUncertain(StrEnum):
     """What a rerun does with requests that may have been billed without an answer."""

@@ -12,37 +12,33 @@ import math
 import os
 import random
 import signal
-import sys
-import tempfile
 import time
-from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from batchgen import disk, pricing, providers, recovery, results
+from batchgen import disk, plan, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen.budget import Estimate
 from batchgen.errors import BatchgenError, InputError, StorageError
+from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import SIGNALS, Purchase, Stop
-from batchgen.records import ZERO, Model, Params, Status, Value
-from batchgen.selection import gives_up, selected, wanted_again
+from batchgen.records import Value
+from batchgen.selection import selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from batchgen.job import Endpoint, Job
-    from batchgen.ledger import State
     from batchgen.manifest import Manifest
     from batchgen.purchase import Progress
     from batchgen.results import Tally
@@ -50,8 +46,6 @@ if TYPE_CHECKING:
     from batchgen.worker import Blocking
 
 logger = logging.getLogger("batchgen")
-
-LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
 
 
 class Summary(Value, frozen=True, kw_only=True):
@@ -100,25 +94,6 @@ class Summary(Value, frozen=True, kw_only=True):
     exit_status: int
 
 
-class Preview(Value, frozen=True, kw_only=True):
-    """What a run would buy."""
-
-    manifest: str
-    directory: str
-    rows: int
-    tasks: int
-    done: int
-    new: int
-    """Tasks that would be bought."""
-    left_alone: int
-    """Tasks that failed for good; `--retry-failed` takes them up."""
-    estimate_usd: Decimal | None
-    """At one 1K picture each; None when a model has no price."""
-    simulated: bool
-    shortage: str | None
-    """What the disk has too little room for, as the run would say it."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a run takes from outside, where that is not the machine itself: how it is rehearsed and tested."""
@@ -159,8 +134,8 @@ def run(
     job = jobs.checked(job)
     began = time.monotonic()
     around = surroundings or Surroundings()
-    endpoint = _checked(job, environment)
-    transport = around.transport or _transport(job, endpoint)
+    endpoint = plan.checked(job, environment)
+    transport = around.transport or plan.transport(job, endpoint)
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
@@ -169,15 +144,11 @@ def run(
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             reader.check()
-            _check_not_mixed(directory, endpoint, reader)
-            manifest = _read(job, endpoint, directory / MANIFEST)
+            plan.check_not_mixed(directory, endpoint, reader)
+            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST)
             store = Store(directory)
-            space = _space(endpoint, manifest, reader, directory, look=around.free)
-            _check_room(
-                space,
-                most=min(manifest.tasks, job.limit or manifest.tasks),
-                exact=lambda: _to_buy(job, endpoint, manifest, reader, only),
-            )
+            space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
+            plan.check_room(job, endpoint, manifest, reader, only, space=space)
             _begin(job, endpoint, manifest, ledger, store)
             recovery.adopt(ledger, reader, store, now=_now())
             _tell_of_gone(recovery.gone(reader, store), directory)
@@ -208,83 +179,9 @@ def run(
                     reader=reader,
                     table=directory / TABLE,
                 )
-            left = _left(job, purchase, manifest, reader, only)
+            stopped = purchase.stop is not None
+            left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
             return _summary(job, purchase, tally, reader, left, elapsed=time.monotonic() - began)
-
-
-def preview(job: Job) -> Preview:
-    """
-    Read everything a run would read, send nothing, and say what it would buy; no key is needed.
-
-    :raises InputError: the job or its manifest cannot be run.
-    """
-    job = jobs.checked(job)
-    endpoint = _checked(job, None)
-    only = None if job.only is None else manifests.read_ids(job.only)
-    directory = jobs.directory(job)
-    _transport(job, endpoint)  # says what is wrong with the simulator's settings
-    recovery.check_not_lost(directory / LEDGER)
-    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
-    try:
-        if reader is not None:
-            reader.check()
-            _check_not_mixed(directory, endpoint, reader)
-        with tempfile.TemporaryDirectory() as scratch:
-            manifest = _read(job, endpoint, Path(scratch) / MANIFEST)
-            counts, models = _fates(job, manifest, reader, only)
-            place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
-            space = _space(endpoint, manifest, reader, place)
-            shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
-    finally:
-        if reader is not None:
-            reader.close()
-    return Preview(
-        manifest=job.manifest,
-        directory=str(directory),
-        rows=manifest.rows,
-        tasks=manifest.tasks,
-        done=counts[Status.SUCCEEDED],
-        new=counts["new"],
-        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
-        estimate_usd=_estimate(endpoint, models),
-        simulated=endpoint.provider.simulated,
-        shortage=shortage,
-    )
-
-
-def _fates(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> tuple[Counter[str], Counter[str]]:
-    """How many tasks meet which fate, and how many of each model are to be bought."""
-    counts: Counter[str] = Counter()
-    models: Counter[str] = Counter()
-    for batch, chosen in selected(job, manifest, reader, only):
-        asked = batch.models
-        for index, state in chosen:
-            fate = _fate(job, state)
-            counts[fate] += 1
-            models[asked[index]] += fate == "new"
-    return counts, models
-
-
-def _fate(job: Job, state: State | None) -> str:
-    """What a run would do with a task: buy it, or leave it as it is."""
-    if state is None or wanted_again(job, state):
-        return "new"
-    if state.status is Status.PENDING:
-        return Status.UNCERTAIN if gives_up(job, state) else "new"
-    return state.status
-
-
-def _estimate(endpoint: Endpoint, models: Mapping[str, int]) -> Decimal | None:
-    """One usual picture for each; None as soon as a model has no price."""
-    total = ZERO
-    for name, count in models.items():
-        each = pricing.usual(providers.find_model(endpoint.provider, name) or Model(id=name))
-        if each is None and count:
-            return None
-        total += (each or ZERO) * count
-    return total
 
 
 def _check_no_loop() -> None:
@@ -297,65 +194,11 @@ def _check_no_loop() -> None:
     )
 
 
-def _checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
-    endpoint = jobs.endpoint(job, environment)
-    if job.budget is not None and endpoint.model.price is None:
-        raise InputError(
-            f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep it; state one in"
-            f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
-        )
-    return endpoint
-
-
-def _transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
-    """The simulator in this process, where it is the provider."""
-    if not endpoint.provider.simulated:
-        return None
-    from batchgen import simulator  # noqa: PLC0415  only painted where asked for
-    from batchgen.simulator.transport import SimulatorTransport  # noqa: PLC0415
-
-    try:
-        settings = msgspec.convert(job.simulator, simulator.Settings)
-    except msgspec.ValidationError as cause:
-        raise InputError(f"[simulator]: {cause}") from cause
-    return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
-
-
-def _check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
-    """A painted picture must never pass for one that was bought, nor the other way round."""
-    last = reader.last_run()
-    if last is not None and last.simulated != endpoint.provider.simulated:
-        held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
-        raise InputError(
-            f"{directory} holds {held} pictures, and this job makes {wanted} ones;"
-            f" choose another run directory: -o {directory}-{wanted}"
-        )
-
-
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise InputError(f"{directory}: {cause.strerror}; choose another run directory with -o") from cause
-
-
-def _read(job: Job, endpoint: Endpoint, snapshot: Path) -> Manifest:
-    provider = endpoint.provider
-    # An endpoint of one's own takes any model, unless a budget needs to know each one's price.
-    priced = [model for model in provider.models if job.budget is None or model.price is not None]
-    names = {name.casefold(): model.id for model in priced for name in (*model.aliases, model.id)}
-    reading = manifests.Reading(
-        model=endpoint.model.id,
-        models=names if provider.models or job.budget is not None else None,
-        columns=job.columns,
-        unknown="unknown model" if job.budget is None else "--budget: no price is known for the model",
-        template=job.template,
-        name=job.name,
-        system=job.system,
-        params=Params(temperature=job.temperature, top_p=job.top_p, max_tokens=job.max_tokens),
-        variants=job.variants,
-    )
-    return manifests.read(job.manifest, reading, snapshot=snapshot, stdin=sys.stdin.buffer)
 
 
 def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store) -> None:
@@ -385,58 +228,6 @@ def _put_down(
     except StorageError as cause:
         return failure or cause
     return failure or tally
-
-
-def _space(
-    endpoint: Endpoint,
-    manifest: Manifest,
-    reader: Reader | None,
-    directory: Path,
-    *,
-    look: Callable[[Path], disk.Free] = disk.free,
-) -> disk.Space:
-    seen = reader.picture_bytes(most=100) if reader is not None else None
-    guess = disk.SIMULATED if endpoint.provider.simulated else disk.PICTURE
-    return disk.Space(
-        directory=directory,
-        picture=seen or guess,
-        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size),
-        look=look,
-    )
-
-
-def _check_room(space: disk.Space, *, most: int, exact: Callable[[], int]) -> None:
-    """Refuse a run whose pictures cannot all be written; they are counted only where it is tight."""
-    if space.fitting(most)[1] is not None:
-        shortage = _shortage(space, exact())
-        if shortage is not None:
-            raise InputError(shortage)
-
-
-def _shortage(space: disk.Space, pictures: int) -> str | None:
-    fit, missing = space.fitting(pictures)
-    if missing is None or not pictures:
-        return None
-    part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
-    return f"{missing}, choose another disk with -o{part}"
-
-
-def _to_buy(
-    job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
-) -> int:
-    """How many pictures a run buys at most."""
-    chosen = (state for _, batch in selected(job, manifest, reader, only) for _, state in batch)
-    pictures = sum(_fate(job, state) == "new" for state in chosen)
-    return _affordable(job, endpoint, reader, pictures)
-
-
-def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
-    """So many of these pictures as the budget allows: it may end a run before the disk does."""
-    usual = pricing.usual(endpoint.model)
-    if job.budget is None or not usual:
-        return pictures
-    spent = reader.totals().counted_usd if reader is not None else ZERO
-    return min(pictures, max(0, math.ceil((Decimal(str(job.budget)) - spent) / usual)))
 
 
 def _tell_of_gone(count: int, directory: Path) -> None:
@@ -506,43 +297,8 @@ def _carry_out(
     return tally
 
 
-class _Left(Value, frozen=True, kw_only=True):
-    """What a run that was stopped did not come to."""
-
-    tasks: int = 0
-    usd: Decimal | None = ZERO
-    """About, at what pictures have cost so far."""
-    most_usd: Decimal = ZERO
-    """Hardly more, at what the dearest have."""
-
-
-def _left(
-    job: Job, purchase: Purchase, manifest: Manifest, reader: Reader, only: frozenset[str] | None
-) -> _Left:
-    if purchase.stop is None:
-        return _Left()
-    # What this run was to buy anew is pending until it has been.
-    job = msgspec.structs.replace(job, again=False, retry_failed=False)
-    counts, models = _fates(job, manifest, reader, only)
-    about: Decimal | None = ZERO
-    most = ZERO
-    for name, count in models.items():
-        model = providers.find_model(purchase.endpoint.provider, name) or Model(id=name)
-        costs = reader.costs(name, most=Estimate.RECENT)
-        each = sum(costs, ZERO) / len(costs) if costs else pricing.usual(model)
-        if count and (each is None or about is None):
-            about = None
-        elif each is not None and about is not None:
-            about += each * count
-        estimate = Estimate(most=pricing.careful(model) or ZERO)
-        for cost in costs:
-            estimate.observe(cost)
-        most += estimate.likely * count
-    return _Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)
-
-
 def _summary(
-    job: Job, purchase: Purchase, tally: Tally, reader: Reader, left: _Left, *, elapsed: float
+    job: Job, purchase: Purchase, tally: Tally, reader: Reader, left: plan.Left, *, elapsed: float
 ) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
     directory = jobs.directory(job)

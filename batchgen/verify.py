@@ -20,10 +20,10 @@ from batchgen import lock, providers, recovery, results
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.imaging import Check
 from batchgen.inspection import Inspection, Kind
+from batchgen.job import LEDGER, MANIFEST, TABLE
 from batchgen.ledger import EXAMPLES, Audit, Ledger, Reader, Stray, restore, usd
 from batchgen.manifest import Manifest
 from batchgen.records import Status, Value
-from batchgen.runner import LEDGER, MANIFEST, TABLE
 from batchgen.store import Store, is_temporary
 
 if TYPE_CHECKING:

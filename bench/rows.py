@@ -164,7 +164,7 @@ VALUES (?1, 1, 1800000000000000, 1800000000000001, 1800000012000000, 100000000, 
 
 def _fill(directory: Path, rows: manifests.Manifest, done: int) -> None:
     """Put the first `done` tasks of a manifest into its ledger, as if they had been bought."""
-    path = directory / runner.LEDGER
+    path = directory / jobs.LEDGER
     with closing(Ledger(path)) as ledger:
         ledger.begin(now=1, provider="simulator", simulated=True, tasks=rows.tasks, version="0", in_flight=8)
         with closing(sqlite3.connect(path)) as connection, connection:
@@ -201,7 +201,7 @@ def _nearly_done(bench: Bench, rows: int) -> tuple[Path, Path]:
     source, directory = bench.manifest("csv", rows), bench.folder / f"nearly-done-{rows}"
     directory.mkdir()
     reading = manifests.Reading(model="gemini-3.1-flash-image-preview")
-    table = manifests.read(str(source), reading, snapshot=directory / runner.MANIFEST)
+    table = manifests.read(str(source), reading, snapshot=directory / jobs.MANIFEST)
     _fill(directory, table, rows - BOUGHT)
     return source, directory
 
@@ -221,10 +221,10 @@ def _resumes(bench: Bench) -> None:
     bench.compare("csv, 999,000 tasks done", before, after, _read(source))
     if after["bought"] != BOUGHT:
         bench.broken.append(f"{after['bought']} pictures bought where {BOUGHT} were missing")
-    table = pq.read_table(many / runner.TABLE)
+    table = pq.read_table(many / jobs.TABLE)
     plain = _took(lambda: pq.write_table(table, bench.folder / "plain.parquet", compression="zstd"))
-    with closing(Reader(many / runner.LEDGER)) as reader:
-        rows = manifests.Manifest(many / runner.MANIFEST)
+    with closing(Reader(many / jobs.LEDGER)) as reader:
+        rows = manifests.Manifest(many / jobs.MANIFEST)
         ours = _took(lambda: results.write(rows, reader, bench.folder / "ours.parquet"), 1)
     print(f"table of 1,000,000 bought rows: {ours / plain:.1f} x what pyarrow needs to write the same table")
 

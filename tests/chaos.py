@@ -22,7 +22,7 @@ import httpx
 import trio
 import trio.testing
 
-from batchgen import runner
+from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
 from batchgen.manifest import Manifest
 from batchgen.records import ZERO, ErrorClass
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextvars import Context
 
+    from batchgen import runner
     from batchgen.runner import Summary
     from batchgen.simulator.endpoint import _Draw
 
@@ -393,9 +394,9 @@ class Night(Nights):
         return summary
 
     def _last_run(self) -> int:
-        if not (self.directory / runner.LEDGER).exists():
+        if not (self.directory / LEDGER).exists():
             return 0
-        with closing(Reader(self.directory / runner.LEDGER)) as reader:
+        with closing(Reader(self.directory / LEDGER)) as reader:
             last = reader.last_run()
         return 0 if last is None else last.id
 
@@ -441,7 +442,7 @@ class Night(Nights):
         if text in self._known:
             return
         self._known.add(text)
-        for batch in Manifest(self.directory / runner.MANIFEST).batches():
+        for batch in Manifest(self.directory / MANIFEST).batches():
             columns = batch.columns()
             contents = zip(columns["prompt"].to_pylist(), columns["model"].to_pylist(), strict=True)
             self.contents |= zip(batch.keys, contents, strict=True)
@@ -512,14 +513,14 @@ class Audit:
     def __init__(self, night: Night) -> None:
         self.night = night
         self.log = night.endpoint.log
-        with closing(sqlite3.connect(night.directory / runner.LEDGER)) as ledger:
+        with closing(sqlite3.connect(night.directory / LEDGER)) as ledger:
             names = ", ".join(Attempt.__dataclass_fields__)
             self.attempts = [
                 Attempt(*row) for row in ledger.execute(f"SELECT {names} FROM attempts ORDER BY id")
             ]
             ledger.row_factory = sqlite3.Row
             self.tasks = {row["key"]: dict(row) for row in ledger.execute("SELECT * FROM tasks")}
-        with closing(Reader(night.directory / runner.LEDGER)) as reader:
+        with closing(Reader(night.directory / LEDGER)) as reader:
             self.totals = reader.totals()
         self.table = night.table()
 

@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from batchgen.runner import LEDGER
+from batchgen.job import LEDGER
 from tests.nights import Nights
 
 if TYPE_CHECKING:

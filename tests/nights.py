@@ -96,5 +96,5 @@ class Nights:
 
     def table(self) -> list[dict[str, Any]]:
         """The results as they stand."""
-        found: list[dict[str, Any]] = pq.read_table(self.directory / runner.TABLE).to_pylist()
+        found: list[dict[str, Any]] = pq.read_table(self.directory / jobs.TABLE).to_pylist()
         return found

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from batchgen import disk
 from batchgen.disk import PATIENCE, Disk, Free, Space
 from batchgen.errors import InputError, StorageError
+from batchgen.job import LEDGER
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import ErrorClass, Image, Outcome, Status
-from batchgen.runner import LEDGER
 from batchgen.simulator import Settings
 from tests.nights import Nights, inline
 from tests.test_end_to_end import ROOT, account, simulator

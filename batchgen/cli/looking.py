@@ -14,8 +14,8 @@ import msgspec
 from batchgen import providers, recovery
 from batchgen.cli import say, say_json
 from batchgen.cli.terminal import line
+from batchgen.job import LEDGER
 from batchgen.ledger import Reader
-from batchgen.runner import LEDGER
 
 if TYPE_CHECKING:
     from batchgen.ledger import Run, Totals

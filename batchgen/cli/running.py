@@ -17,7 +17,7 @@ import msgspec
 from tqdm import tqdm
 
 from batchgen import job as jobs
-from batchgen import runner
+from batchgen import plan, runner
 from batchgen.cli import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchgen.job import Job
+    from batchgen.plan import Preview
     from batchgen.purchase import Progress
-    from batchgen.runner import Preview, Summary
+    from batchgen.runner import Summary
 
 _LINE_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -121,7 +122,7 @@ def _without(command: Sequence[str], flag: str) -> list[str]:
 
 def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
     """Tell what a run would buy."""
-    found = runner.preview(jobs.resolve(source, given))
+    found = plan.preview(jobs.resolve(source, given))
     if as_json:
         say_json(found)
     else:

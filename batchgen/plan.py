@@ -1,0 +1,295 @@
+"""
+What would a run do, and may it?
+
+Everything that is found out before the first request: whether the job can be carried out here, what its
+manifest says, what is to be bought, about what it costs, and whether there is room for it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchgen import disk, pricing, providers, recovery
+from batchgen import job as jobs
+from batchgen import manifest as manifests
+from batchgen.budget import Estimate
+from batchgen.errors import InputError
+from batchgen.job import LEDGER, MANIFEST
+from batchgen.ledger import Reader
+from batchgen.records import ZERO, Model, Params, Status, Value
+from batchgen.selection import gives_up, selected, wanted_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchgen.job import Endpoint, Job
+    from batchgen.ledger import State
+    from batchgen.manifest import Manifest
+    from batchgen.simulator.transport import SimulatorTransport
+
+
+class Preview(Value, frozen=True, kw_only=True):
+    """What a run would buy."""
+
+    manifest: str
+    directory: str
+    rows: int
+    tasks: int
+    done: int
+    new: int
+    """Tasks that would be bought."""
+    left_alone: int
+    """Tasks that failed for good; `--retry-failed` takes them up."""
+    estimate_usd: Decimal | None
+    """At one 1K picture each; None when a model has no price."""
+    simulated: bool
+    shortage: str | None
+    """What the disk has too little room for, as the run would say it."""
+
+
+def preview(job: Job) -> Preview:
+    """
+    Read everything a run would read, send nothing, and say what it would buy; no key is needed.
+
+    :raises InputError: the job or its manifest cannot be run.
+    """
+    job = jobs.checked(job)
+    endpoint = checked(job, None)
+    only = None if job.only is None else manifests.read_ids(job.only)
+    directory = jobs.directory(job)
+    transport(job, endpoint)  # says what is wrong with the simulator's settings
+    recovery.check_not_lost(directory / LEDGER)
+    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
+    try:
+        if reader is not None:
+            reader.check()
+            check_not_mixed(directory, endpoint, reader)
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = read_manifest(job, endpoint, Path(scratch) / MANIFEST)
+            counts, models = _fates(job, manifest, reader, only)
+            place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+            space = space_for(endpoint, manifest, reader, place)
+            shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
+    finally:
+        if reader is not None:
+            reader.close()
+    return Preview(
+        manifest=job.manifest,
+        directory=str(directory),
+        rows=manifest.rows,
+        tasks=manifest.tasks,
+        done=counts[Status.SUCCEEDED],
+        new=counts["new"],
+        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
+        estimate_usd=_estimate(endpoint, models),
+        simulated=endpoint.provider.simulated,
+        shortage=shortage,
+    )
+
+
+def checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
+    """
+    Where pictures come from, if what the job asks for can be had there.
+
+    :raises InputError: it cannot: a budget has no price to go by, a key is missing or misplaced.
+    """
+    endpoint = jobs.endpoint(job, environment)
+    if job.budget is not None and endpoint.model.price is None:
+        raise InputError(
+            f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep it; state one in"
+            f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
+        )
+    return endpoint
+
+
+def transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
+    """The simulator in this process, where it is the provider."""
+    if not endpoint.provider.simulated:
+        return None
+    from batchgen import simulator  # noqa: PLC0415  only painted where asked for
+    from batchgen.simulator.transport import SimulatorTransport  # noqa: PLC0415
+
+    try:
+        settings = msgspec.convert(job.simulator, simulator.Settings)
+    except msgspec.ValidationError as cause:
+        raise InputError(f"[simulator]: {cause}") from cause
+    return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
+
+
+def check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
+    """A painted picture must never pass for one that was bought, nor the other way round."""
+    last = reader.last_run()
+    if last is not None and last.simulated != endpoint.provider.simulated:
+        held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
+        raise InputError(
+            f"{directory} holds {held} pictures, and this job makes {wanted} ones;"
+            f" choose another run directory: -o {directory}-{wanted}"
+        )
+
+
+def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path) -> Manifest:
+    """
+    Check the whole manifest and write the checked copy that a run works from.
+
+    :raises ManifestError: what is wrong with it.
+    """
+    provider = endpoint.provider
+    # An endpoint of one's own takes any model, unless a budget needs to know each one's price.
+    priced = [model for model in provider.models if job.budget is None or model.price is not None]
+    names = {name.casefold(): model.id for model in priced for name in (*model.aliases, model.id)}
+    reading = manifests.Reading(
+        model=endpoint.model.id,
+        models=names if provider.models or job.budget is not None else None,
+        columns=job.columns,
+        unknown="unknown model" if job.budget is None else "--budget: no price is known for the model",
+        template=job.template,
+        name=job.name,
+        system=job.system,
+        params=Params(temperature=job.temperature, top_p=job.top_p, max_tokens=job.max_tokens),
+        variants=job.variants,
+    )
+    return manifests.read(job.manifest, reading, snapshot=snapshot, stdin=sys.stdin.buffer)
+
+
+def _fates(
+    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+) -> tuple[Counter[str], Counter[str]]:
+    """How many tasks meet which fate, and how many of each model are to be bought."""
+    counts: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    for batch, chosen in selected(job, manifest, reader, only):
+        asked = batch.models
+        for index, state in chosen:
+            fate = _fate(job, state)
+            counts[fate] += 1
+            models[asked[index]] += fate == "new"
+    return counts, models
+
+
+def _fate(job: Job, state: State | None) -> str:
+    """What a run would do with a task: buy it, or leave it as it is."""
+    if state is None or wanted_again(job, state):
+        return "new"
+    if state.status is Status.PENDING:
+        return Status.UNCERTAIN if gives_up(job, state) else "new"
+    return state.status
+
+
+def _estimate(endpoint: Endpoint, models: Mapping[str, int]) -> Decimal | None:
+    """One usual picture for each; None as soon as a model has no price."""
+    total = ZERO
+    for name, count in models.items():
+        each = pricing.usual(providers.find_model(endpoint.provider, name) or Model(id=name))
+        if each is None and count:
+            return None
+        total += (each or ZERO) * count
+    return total
+
+
+def space_for(
+    endpoint: Endpoint,
+    manifest: Manifest,
+    reader: Reader | None,
+    directory: Path,
+    *,
+    look: Callable[[Path], disk.Free] = disk.free,
+) -> disk.Space:
+    """What pictures, ledger and table take; `directory` is on the file system that must hold them."""
+    seen = reader.picture_bytes(most=100) if reader is not None else None
+    guess = disk.SIMULATED if endpoint.provider.simulated else disk.PICTURE
+    return disk.Space(
+        directory=directory,
+        picture=seen or guess,
+        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size),
+        look=look,
+    )
+
+
+def check_room(
+    job: Job,
+    endpoint: Endpoint,
+    manifest: Manifest,
+    reader: Reader,
+    only: frozenset[str] | None,
+    *,
+    space: disk.Space,
+) -> None:
+    """
+    Refuse a run whose pictures cannot all be written; they are counted only where it is tight.
+
+    :raises InputError: there is too little room.
+    """
+    most = min(manifest.tasks, job.limit or manifest.tasks)
+    if space.fitting(most)[1] is not None:
+        shortage = _shortage(space, _to_buy(job, endpoint, manifest, reader, only))
+        if shortage is not None:
+            raise InputError(shortage)
+
+
+def _shortage(space: disk.Space, pictures: int) -> str | None:
+    fit, missing = space.fitting(pictures)
+    if missing is None or not pictures:
+        return None
+    part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
+    return f"{missing}, choose another disk with -o{part}"
+
+
+def _to_buy(
+    job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
+) -> int:
+    """How many pictures a run buys at most."""
+    chosen = (state for _, batch in selected(job, manifest, reader, only) for _, state in batch)
+    pictures = sum(_fate(job, state) == "new" for state in chosen)
+    return _affordable(job, endpoint, reader, pictures)
+
+
+def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
+    """So many of these pictures as the budget allows: it may end a run before the disk does."""
+    usual = pricing.usual(endpoint.model)
+    if job.budget is None or not usual:
+        return pictures
+    spent = reader.totals().counted_usd if reader is not None else ZERO
+    return min(pictures, max(0, math.ceil((Decimal(str(job.budget)) - spent) / usual)))
+
+
+class Left(Value, frozen=True, kw_only=True):
+    """What a run did not come to."""
+
+    tasks: int = 0
+    usd: Decimal | None = ZERO
+    """About, at what pictures have cost so far."""
+    most_usd: Decimal = ZERO
+    """Hardly more, at what the dearest have."""
+
+
+def left(
+    job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
+) -> Left:
+    """What is still to be bought, now that the run has ended."""
+    # What this run was to buy anew is pending until it has been.
+    job = msgspec.structs.replace(job, again=False, retry_failed=False)
+    counts, models = _fates(job, manifest, reader, only)
+    about: Decimal | None = ZERO
+    most = ZERO
+    for name, count in models.items():
+        model = providers.find_model(endpoint.provider, name) or Model(id=name)
+        costs = reader.costs(name, most=Estimate.RECENT)
+        each = sum(costs, ZERO) / len(costs) if costs else pricing.usual(model)
+        if count and (each is None or about is None):
+            about = None
+        elif each is not None and about is not None:
+            about += each * count
+        estimate = Estimate(most=pricing.careful(model) or ZERO)
+        for cost in costs:
+            estimate.observe(cost)
+        most += estimate.likely * count
+    return Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)
