@@ -365,15 +365,19 @@ class Client:
     async def _exchange(
         self, http: httpx.AsyncBaseTransport, request: httpx.Request, flight: _Flight, claim: Claim
     ) -> Answer | Failure:
-        # A request cancelled before it has a connection would keep its place in httpcore's pool for good.
-        await anyio.lowlevel.checkpoint()
+        if not isinstance(http, Connection):
+            # A request cancelled before it has a connection would keep its place in httpcore's pool for good.
+            await anyio.lowlevel.checkpoint()
         response = await http.handle_async_request(request)
         flight.status = response.status_code
         try:
             return await self._read(response, flight, claim)
         finally:
-            with anyio.move_on_after(_CLOSE, shield=True):
-                await response.aclose()
+            if isinstance(response.stream, Body):
+                await response.stream.aclose()
+            else:
+                with anyio.move_on_after(_CLOSE, shield=True):
+                    await response.aclose()
 
     async def _read(self, response: httpx.Response, flight: _Flight, claim: Claim) -> Answer | Failure:
         headers = dict(response.headers)

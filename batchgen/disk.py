@@ -144,7 +144,7 @@ class Disk:
         self._blocking = blocking
         self._pictures: deque[int] = deque(maxlen=_LEARNED_FROM)
         self._looked = -math.inf
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._unwritten = 0
         self._clear = anyio.Event()
         self._hopeless = anyio.Event()

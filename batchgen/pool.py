@@ -40,7 +40,7 @@ class Pool(Generic[T]):
         """The item that was pulled and not yet begun, if any."""
         self._exhausted = False
         self._draining = False
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._news = anyio.Event()
         self._hungry = anyio.Event()
         self._interruptible: set[anyio.CancelScope] = set()

@@ -111,7 +111,7 @@ class Ledger:
         self.path = path
         self._blocking = blocking or _in_thread
         self._waiting: list[_Ticket[Any]] = []
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._connection = connect(path, make=True)
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self._run = 0
@@ -291,7 +291,8 @@ class Ledger:
             async with self._turn:
                 if not ticket.done:
                     batch, self._waiting = self._waiting, []
-                    await self._blocking(lambda: self._apply(batch))
+                    with anyio.CancelScope(shield=True):  # what others wait for is in it
+                        await self._blocking(lambda: self._apply(batch))
         finally:
             if ticket in self._waiting:  # cancelled before its turn: it never happened
                 self._waiting.remove(ticket)
