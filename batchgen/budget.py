@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from batchgen.records import ZERO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from decimal import Decimal
 
 
@@ -112,10 +113,13 @@ class Estimate:
     ENOUGH = 3
     """Pictures from which on something is likely."""
 
-    def __init__(self, most: Decimal) -> None:
+    def __init__(self, most: Decimal, costs: Iterable[Decimal] = ()) -> None:
+        """:param costs: what earlier pictures cost, the latest last."""
         _check(most)
         self._most = most
         self._costs: deque[Decimal] = deque(maxlen=self.RECENT)
+        for cost in costs:
+            self.observe(cost)
 
     @property
     def most(self) -> Decimal:

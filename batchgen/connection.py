@@ -128,13 +128,12 @@ class Wire:
 
 class Body(httpx.AsyncByteStream):
     """
-    The body of an answer. It is iterated over, or if its `length` (bytes) is known filled into memory.
+    The body of an answer. It is iterated over or, if its length (bytes) is known, filled into memory.
 
     Closed before its end, it takes the connection along.
     """
 
     def __init__(self, connection: Connection, wire: Wire, http: h11.Connection, length: int | None) -> None:
-        self.length = length
         self._connection = connection
         self._wire = wire
         self._http = http

@@ -25,7 +25,7 @@ from batchgen.budget import Estimate
 from batchgen.errors import InputError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
-from batchgen.records import ZERO, Model, Params, Status, Value
+from batchgen.records import ZERO, Params, Status, Value
 from batchgen.selection import gives_up, selected, wanted_again
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def preview(job: Job) -> Preview:
         done=counts[Status.SUCCEEDED],
         new=counts["new"],
         left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
-        estimate_usd=_estimate(endpoint, models),
+        estimate_usd=_about(models, lambda name: pricing.usual(providers.model_of(endpoint.provider, name))),
         simulated=endpoint.provider.simulated,
         shortage=shortage,
     )
@@ -184,14 +184,14 @@ def _fate(job: Job, state: State | None) -> str:
     return state.status
 
 
-def _estimate(endpoint: Endpoint, models: Mapping[str, int]) -> Decimal | None:
-    """One usual picture for each; None as soon as a model has no price."""
+def _about(models: Mapping[str, int], each: Callable[[str], Decimal | None]) -> Decimal | None:
+    """So many pictures of each model, at what one of it costs; None as soon as that is not known."""
     total = ZERO
     for name, count in models.items():
-        each = pricing.usual(providers.find_model(endpoint.provider, name) or Model(id=name))
-        if each is None and count:
+        price = each(name)
+        if price is None and count:
             return None
-        total += (each or ZERO) * count
+        total += (price or ZERO) * count
     return total
 
 
@@ -230,7 +230,8 @@ def check_room(
     """
     most = min(manifest.tasks, job.limit or manifest.tasks)
     if space.fitting(most)[1] is not None:
-        shortage = _shortage(space, _to_buy(job, endpoint, manifest, reader, only))
+        counts, _ = _fates(job, manifest, reader, only)
+        shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
         if shortage is not None:
             raise InputError(shortage)
 
@@ -241,15 +242,6 @@ def _shortage(space: disk.Space, pictures: int) -> str | None:
         return None
     part = f", or buy only a part of the rows with --limit ({fit:,} more fit)" if fit else ""
     return f"{missing}, choose another disk with -o{part}"
-
-
-def _to_buy(
-    job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader, only: frozenset[str] | None
-) -> int:
-    """How many pictures a run buys at most."""
-    chosen = (state for _, batch in selected(job, manifest, reader, only) for _, state in batch)
-    pictures = sum(_fate(job, state) == "new" for state in chosen)
-    return _affordable(job, endpoint, reader, pictures)
 
 
 def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
@@ -278,18 +270,20 @@ def left(
     # What this run was to buy anew is pending until it has been.
     job = msgspec.structs.replace(job, again=False, retry_failed=False)
     counts, models = _fates(job, manifest, reader, only)
-    about: Decimal | None = ZERO
-    most = ZERO
-    for name, count in models.items():
-        model = providers.find_model(endpoint.provider, name) or Model(id=name)
-        costs = reader.costs(name, most=Estimate.RECENT)
-        each = sum(costs, ZERO) / len(costs) if costs else pricing.usual(model)
-        if count and (each is None or about is None):
-            about = None
-        elif each is not None and about is not None:
-            about += each * count
-        estimate = Estimate(most=pricing.careful(model) or ZERO)
-        for cost in costs:
-            estimate.observe(cost)
-        most += estimate.likely * count
+    costs = {name: reader.costs(name, most=Estimate.RECENT) for name in models}
+
+    def usual(name: str) -> Decimal | None:
+        paid = costs[name]
+        return (
+            sum(paid, ZERO) / len(paid)
+            if paid
+            else pricing.usual(providers.model_of(endpoint.provider, name))
+        )
+
+    def dear(name: str) -> Decimal:
+        careful = pricing.careful(providers.model_of(endpoint.provider, name)) or ZERO
+        return Estimate(careful, costs[name]).likely
+
+    about = _about(models, usual)
+    most = sum((dear(name) * count for name, count in models.items()), ZERO)
     return Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)

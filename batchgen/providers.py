@@ -70,6 +70,11 @@ def find_model(provider: Provider, name: str) -> Model | None:
     return next(by_id, None) or next(by_alias, None)
 
 
+def model_of(provider: Provider, name: str) -> Model:
+    """What is known of a model: of one the provider does not list, its name."""
+    return find_model(provider, name) or Model(id=name.strip())
+
+
 def at_url(base_url: str, *, dialect: str = "chat") -> Provider:
     """
     The provider at a base URL: a known one if it is its address, else one without models and prices.
@@ -113,7 +118,7 @@ def override(provider: Provider, models: Mapping[str, Mapping[str, object]]) -> 
         where = f'[models."{name}"]'
         if not name.strip():
             raise InputError(f"{where}: a model needs a name")
-        model = find_model(provider, name) or Model(id=name.strip())
+        model = model_of(provider, name)
         known[model.id] = _changed(model, table, where)
     _check_names(known.values())
     return msgspec.structs.replace(provider, models=tuple(known.values()))

@@ -150,6 +150,7 @@ class Purchase:
         reader: Reader,
         store: Store,
         space: Space,
+        spent: Decimal,
         only: frozenset[str] | None,
         transport: SimulatorTransport | None,
         on_progress: Callable[[Progress], None] | None,
@@ -162,6 +163,7 @@ class Purchase:
         Gather what a run needs.
 
         :param space: what the run directory's file system must hold.
+        :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
         :param transport: replaces the network (the simulator's, in the same process).
         :param on_progress: called with every settled attempt and once a second, on the event loop.
@@ -192,10 +194,9 @@ class Purchase:
         self._hands = min(job.concurrency, max(1, manifest.tasks))
         self._pool: Pool[_Item] = Pool(concurrency=self._hands)
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
-        totals = reader.totals()
         limit = None if job.budget is None else Decimal(str(job.budget))
-        self._budget = Budget(limit, totals.counted_usd)
-        self._notice = None if limit is None or totals.counted_usd >= limit * _NEARLY else limit * _NEARLY
+        self._budget = Budget(limit, spent)
+        self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
         self._overrun = False
         self._estimates: dict[str, Estimate] = {}
         # What earlier runs paid: a resumed run needs not be as careful as a first one.
@@ -558,16 +559,14 @@ class Purchase:
     def _model(self, name: str) -> Model:
         known = self._models.get(name)
         if known is None:
-            known = providers.find_model(self.endpoint.provider, name) or Model(id=name)
-            self._models[name] = known
+            known = self._models[name] = providers.model_of(self.endpoint.provider, name)
         return known
 
     def _estimate(self, name: str) -> Estimate:
         known = self._estimates.get(name)
         if known is None:
-            known = self._estimates[name] = Estimate(most=pricing.careful(self._model(name)) or ZERO)
-            for cost in self._learned.get(name, ()):
-                known.observe(cost)
+            careful = pricing.careful(self._model(name)) or ZERO
+            known = self._estimates[name] = Estimate(careful, self._learned.get(name, ()))
         return known
 
     def _credits(self, cost: Decimal | None) -> Decimal | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchgen.ledger import Ledger, Reader, Unanswered
+    from batchgen.ledger import Ledger, Reader, Totals, Unanswered
     from batchgen.store import Store
 
 
@@ -56,7 +56,7 @@ def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:
     return len(found)
 
 
-def gone(reader: Reader, store: Store) -> int:
+def gone(totals: Totals, store: Store) -> int:
     """
     How many pictures fewer there are than rows that have one.
 
@@ -64,7 +64,7 @@ def gone(reader: Reader, store: Store) -> int:
     should be, is what an audit tells.
     """
     there = sum(not name.rpartition("/")[2].startswith(".") for name in store.names("images"))
-    return max(0, reader.totals().tasks.get(Status.SUCCEEDED, 0) - there)
+    return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - there)
 
 
 def recognised(reader: Reader, store: Store) -> Iterator[tuple[Unanswered, Image]]:

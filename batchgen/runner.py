@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen.job import Endpoint, Job
+    from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
     from batchgen.purchase import Progress
     from batchgen.results import Tally
@@ -151,9 +152,10 @@ def run(
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
             _begin(job, endpoint, manifest, ledger, store)
             recovery.adopt(ledger, reader, store, now=_now())
-            _tell_of_gone(recovery.gone(reader, store), directory)
+            totals = reader.totals()
+            _tell_of_gone(recovery.gone(totals, store), directory)
             _take_up_again(job, manifest, ledger, reader, only)
-            _warn_of_unpriced(job, reader)
+            _warn_of_unpriced(job, totals)
             purchase = Purchase(
                 job,
                 endpoint,
@@ -162,6 +164,7 @@ def run(
                 reader=reader,
                 store=store,
                 space=space,
+                spent=totals.counted_usd,
                 only=only,
                 transport=transport,
                 on_progress=on_progress,
@@ -251,13 +254,12 @@ def _take_up_again(
         ledger.take_up_again(batch.keys[index] for index, state in chosen if wanted_again(job, state))
 
 
-def _warn_of_unpriced(job: Job, reader: Reader) -> None:
+def _warn_of_unpriced(job: Job, totals: Totals) -> None:
     """A budget counts what is known: that some of it is not must be said."""
-    unpriced = reader.totals().unpriced
-    if job.budget is not None and unpriced:
+    if job.budget is not None and totals.unpriced:
         logger.warning(
             "%d requests of earlier runs in this directory have no known cost: the budget cannot count them",
-            unpriced,
+            totals.unpriced,
         )
 
 

@@ -131,9 +131,8 @@ class Worker:
     def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
         """Read an answer and keep its picture; a generation comes back while that is a link, or unwritten."""
         reading = chat.read(answer.status, answer.headers, answer.body, now=self._wall())
-        self._client.recycle(
-            answer
-        )  # all of it is read; a large picture is not held twice while it is decoded
+        # All of it is read; a large picture is not held twice while it is decoded.
+        self._client.recycle(answer)
         if isinstance(reading, Failure):
             return self._failed(task, reading)
         data = _picture(reading).data

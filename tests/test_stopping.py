@@ -16,18 +16,18 @@ import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from batchgen.cli import cli
+from tests.test_end_to_end import ROOT, simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "batchgen"]
 # Buffered, as at a user's: what cannot be written is tried again when the interpreter leaves.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
@@ -142,7 +142,7 @@ def test_a_budget_that_is_used_up_tells_what_is_left_and_which_one_is_enough(
 def test_the_told_command_holds_no_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "p.csv").write_text("prompt\nx\n")
     key = "cdt_0123456789abcdef"
-    with served("--key", "another") as url:
+    with simulator("--no-paint", "--key", "another") as url:
         found = subprocess.run(
             [*COMMAND, "run", "p.csv", "--base-url", f"{url}/v1", "--system", f"key {key}"],
             capture_output=True,
@@ -312,24 +312,12 @@ def test_a_wait_for_the_day_s_quota_is_told_and_ends_at_once_on_a_signal(folder:
 # Over a socket
 
 
-@contextmanager
-def served(*flags: str) -> Iterator[str]:
-    command = [*COMMAND, "simulate", "--latency", "0", "--no-paint", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
-        try:
-            assert server.stdout is not None
-            yield server.stdout.readline().split()[2].rstrip(";")
-        finally:
-            server.terminate()
-            server.communicate(timeout=10)
-
-
 def test_a_budget_holds_over_sockets_and_across_resumes(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     night(folder, rows=400)
     monkeypatch.setenv("BATCHGEN_API_KEY", "cdt_any")
-    with served() as url:
+    with simulator("--no-paint") as url:
         command = [
             "run",
             "prompts.csv",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tqdm import tqdm
 
 from batchgen.cli import say, say_json
+from batchgen.cli.terminal import line
 from batchgen.imaging import Check
 from batchgen.inspection import Kind
 from batchgen.verify import verify
@@ -102,14 +103,7 @@ def _listed(kind: Kind, problem: Problem) -> list[str]:
 
 def _finding(finding: Finding) -> str:
     parts = [f"row {finding.id}" if finding.id else "", finding.file, finding.detail]
-    return _printable(": ".join(part for part in parts if part))
-
-
-def _printable(text: str) -> str:
-    """A file name may hold anything, also what would speak to the terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    return line(": ".join(part for part in parts if part))
 
 
 def _next(report: Report, *, repair: bool) -> list[str]:
