@@ -96,5 +96,6 @@ class Nights:
 
     def table(self) -> list[dict[str, Any]]:
         """The results as they stand."""
-        found: list[dict[str, Any]] = pq.read_table(self.directory / jobs.TABLE).to_pylist()
+        with pq.ParquetFile(self.directory / jobs.TABLE) as file:
+            found: list[dict[str, Any]] = file.read(use_threads=False).to_pylist()
         return found
