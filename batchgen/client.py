@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from batchgen.buffers import Buffers, Claim
+    from batchgen.records import Request
 
 _MIB = 2**20
 _CONNECT = 10.0
@@ -93,8 +94,9 @@ class Answer:
 class _Secret(logging.Filter):
     """The key, and what keeps it out of logs and messages; queries too, where signatures travel."""
 
-    def __init__(self, key: str | None) -> None:
+    def __init__(self, key: str | None, header: str) -> None:
         super().__init__()
+        self._header = header
         if key is not None and not re.fullmatch(r"[!-~]+", key):
             raise InputError(
                 "the key is empty or has a blank, a line break or a character outside ASCII; copy it again"
@@ -112,7 +114,9 @@ class _Secret(logging.Filter):
         return hash(self._key)
 
     def headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._key}"} if self._key else {}
+        if not self._key:
+            return {}
+        return {self._header: f"Bearer {self._key}" if self._header == "authorization" else self._key}
 
     def redact(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
@@ -165,8 +169,10 @@ class _Body(httpx.AsyncByteStream):
     Not a generator: an unfinished one is reported by trio when a connection breaks.
     """
 
-    def __init__(self, body: bytes, flight: _Flight, sending: Callable[[], Awaitable[None]]) -> None:
-        self._body = body
+    def __init__(
+        self, body: Iterable[bytes], flight: _Flight, sending: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._pieces = iter(body)
         self._flight = flight
         self._sending = sending
         self.error: BaseException | None = None
@@ -175,16 +181,17 @@ class _Body(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._flight.sent:
-            raise StopAsyncIteration
-        with self._flight.waiting():
-            try:
-                await self._sending()
-            except BaseException as error:
-                self.error = error
-                raise
-        self._flight.sent = True
-        return self._body
+        if not self._flight.sent:
+            with self._flight.waiting():
+                try:
+                    await self._sending()
+                except BaseException as error:
+                    self.error = error
+                    raise
+            self._flight.sent = True
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 class _Inflate:
@@ -234,13 +241,14 @@ class Client:
         *,
         base_url: str,
         key: str | None,
+        key_header: str = "authorization",
         timeout: float,
         buffers: Buffers,
         max_body: int = 64 * _MIB,
         tls: TLS | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._secret = _Secret(key)
+        self._secret = _Secret(key, key_header)
         self._base = _base(base_url)
         self._urls: dict[str, httpx.URL] = {}
         self._timeout = timeout
@@ -252,8 +260,7 @@ class Client:
         self._host = self._base.netloc.decode("ascii")
         self._headers = {
             "host": self._host,
-            "content-type": "application/json",
-            "accept": "application/json",
+            "accept": "application/json, text/event-stream;q=0.9",
             "accept-encoding": "identity",
             "user-agent": f"batchgen/{__version__}",
             "connection": "keep-alive",
@@ -276,10 +283,10 @@ class Client:
 
     @asynccontextmanager
     async def post(
-        self, path: str, body: bytes, *, sending: Callable[[], Awaitable[None]]
+        self, asked: Request, *, sending: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[Answer | Failure]:
         """
-        POST `body` (JSON) to the base URL + `path`; the answer counts in `Buffers` until the context ends.
+        POST a request; the answer counts in `Buffers` until the context ends.
 
         `sending` is awaited once, before the first byte of the body leaves; what it raises is raised here.
         Between the last byte of an answer and the context nothing can be cancelled.
@@ -287,7 +294,7 @@ class Client:
         with self._buffers.claim() as claim:
             self._claim = claim
             try:
-                yield await self._post(path, body, sending, claim)
+                yield await self._post(asked, sending, claim)
             finally:
                 self._claim = None
 
@@ -333,15 +340,17 @@ class Client:
             raise InputError(f"the proxy named in the environment cannot be used: {error}") from error
 
     async def _post(
-        self, path: str, body: bytes, sending: Callable[[], Awaitable[None]], claim: Claim
+        self, asked: Request, sending: Callable[[], Awaitable[None]], claim: Claim
     ) -> Answer | Failure:
         flight = _Flight(self._host)
-        stream = _Body(body, flight, sending)
-        headers = self._headers | self._secret.headers() | {"content-length": str(len(body))}
-        if path not in self._urls:
-            self._urls[path] = httpx.URL(f"{self._base}{path}")
+        stream = _Body(asked.body, flight, sending)
+        length = str(sum(map(len, asked.body)))
+        own = {"content-type": asked.content_type, "content-length": length}
+        headers = self._headers | self._secret.headers() | own
+        if asked.path not in self._urls:
+            self._urls[asked.path] = httpx.URL(f"{self._base}{asked.path}")
         request = httpx.Request(
-            "POST", self._urls[path], headers=headers, stream=stream, extensions=self._extensions()
+            "POST", self._urls[asked.path], headers=headers, stream=stream, extensions=self._extensions()
         )
         result: Answer | Failure | None = None
         with anyio.move_on_after(self._timeout) as flight.scope:

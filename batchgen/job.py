@@ -19,9 +19,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from batchgen import credentials, providers
+from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError, nearest
 from batchgen.imaging import Check
-from batchgen.records import Model, Provider, Value
+from batchgen.records import Expect, ImageOptions, Model, Provider, Value
 from batchgen.redaction import SHORT, without_likely_keys
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -83,6 +84,13 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Goes before `BATCHGEN_API_KEY` and the provider's own variable.
     """
     dialect: str | None = None
+    """The wire format; the provider's own when not given."""
+    image_options: ImageOptions | None = None
+    """How the endpoint wants to be told of aspect ratio and size; as the provider does when not given."""
+    stream: bool = False
+    """Whether answers come as server-sent events: past proxies that cut what is silent for long."""
+    allow_outside: bool = False
+    """Whether references may lie outside the manifest's folder."""
     model: _Text = "gemini-3.1-flash-image-preview"
     models: Mapping[str, Mapping[str, Any]] = {}
     """Prices and facts that override the catalogue's, by model id."""
@@ -95,6 +103,17 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     max_tokens: _Count | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    stop: tuple[_Text, ...] = ()
+    aspect_ratio: _Text | None = None
+    image_size: _Text | None = None
+    response_format: Mapping[str, Any] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] | None = None
+    """Laid over the body of every request, table by table."""
+    expect: Expect | None = None
+    """What completes a row; words do where JSON or tools are asked for, else it takes a picture."""
     variants: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 8
@@ -222,8 +241,11 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
     :param environment: None when nothing will be sent and no key is needed.
     :raises InputError: provider or model are unknown, there is no key, or the way to them is open to others.
     """
-    if job.dialect not in (None, "chat"):
-        raise InputError(f"--dialect: {job.dialect!r} is unknown; known: 'chat'")
+    if job.dialect is not None and job.dialect not in DIALECTS:
+        known = ", ".join(map(repr, DIALECTS))
+        raise InputError(
+            f"--dialect: {job.dialect!r} is unknown{nearest(job.dialect, DIALECTS) or f'; known: {known}'}"
+        )
     provider = _provider(job)
     model = providers.find_model(provider, job.model)
     if model is None and provider.models:
@@ -240,15 +262,22 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
 
 
 def _provider(job: Job) -> Provider:
+    found = _found(job)
+    if job.image_options is not None:
+        found = msgspec.structs.replace(found, image_options=job.image_options)
+    return providers.override(found, job.models)
+
+
+def _found(job: Job) -> Provider:
+    if job.base_url is not None and job.provider is None:
+        return providers.at_url(job.base_url, dialect=job.dialect or "chat")
+    known = providers.speaking(providers.find(job.provider or "core-today"), job.dialect)
     if job.base_url is None:
-        return providers.override(providers.find(job.provider or "core-today"), job.models)
-    at = providers.at_url(job.base_url)
-    if job.provider is not None:
-        known = providers.find(job.provider)
-        if known.simulated:
-            raise InputError("--base-url: the simulator answers in this process; leave out one of the two")
-        at = msgspec.structs.replace(known, base_url=at.base_url)
-    return providers.override(at, job.models)
+        return known
+    if known.simulated:
+        raise InputError("--base-url: the simulator answers in this process; leave out one of the two")
+    at = providers.at_url(job.base_url, dialect=known.dialect)
+    return msgspec.structs.replace(known, base_url=at.base_url)
 
 
 def _key(job: Job, provider: Provider, environment: Mapping[str, str]) -> str | None:

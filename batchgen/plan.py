@@ -26,6 +26,7 @@ from batchgen.errors import InputError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
 from batchgen.records import ZERO, Params, Status, Value
+from batchgen.references import References
 from batchgen.selection import gives_up, selected, wanted_again
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def preview(job: Job) -> Preview:
             reader.check()
             check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
-            manifest = read_manifest(job, endpoint, Path(scratch) / MANIFEST)
+            manifest = read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
             counts, models = _fates(job, manifest, reader, only)
             place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
             space = space_for(endpoint, manifest, reader, place)
@@ -136,10 +137,11 @@ def check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None
         )
 
 
-def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path) -> Manifest:
+def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: References) -> Manifest:
     """
     Check the whole manifest and write the checked copy that a run works from.
 
+    :param references: looks at the pictures that rows bring along.
     :raises ManifestError: what is wrong with it.
     """
     provider = endpoint.provider

@@ -23,6 +23,8 @@ _MILLION = 1_000_000
 CAREFUL_TOKENS = 4096
 """Tokens of a large picture, or of much thinking, where nothing is known yet."""
 _AROUND = 64
+REFERENCE_TOKENS = 1120
+"""Prompt tokens of a picture that goes along, at most: https://ai.google.dev/gemini-api/docs/pricing."""
 """Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
 _NANO = Decimal("1e-9")
 _SILENT = ReportedUsage()
@@ -83,7 +85,8 @@ def careful(model: Model) -> Decimal | None:
 
 def asking(task: Task, model: Model) -> Decimal | None:
     """USD for a task's own words at most: no tokenizer makes more tokens than bytes; None without a price."""
-    tokens = len(task.prompt.encode()) + len((task.system or "").encode()) + _AROUND
+    said = (task.messages or task.prompt, task.system or "", *(turn.text for turn in task.history))
+    tokens = sum(len(text.encode()) for text in said) + _AROUND + len(task.references) * REFERENCE_TOKENS
     return cost(Usage(prompt_tokens=tokens), model.price)
 
 

@@ -62,6 +62,27 @@ def find(name: str) -> Provider:
     return found
 
 
+def speaking(provider: Provider, dialect: str | None) -> Provider:
+    """
+    The provider as it is reached in a wire format; its own when None.
+
+    :raises InputError: it is not known to speak it.
+    """
+    if dialect is None or dialect == provider.dialect:
+        return provider
+    way = provider.ways.get(dialect)
+    if way is None:
+        known = ", ".join(repr(name) for name in (provider.dialect, *provider.ways))
+        raise InputError(f"--dialect: {provider.title} is not known to speak {dialect!r}; known: {known}")
+    return msgspec.structs.replace(
+        provider,
+        dialect=dialect,
+        base_url=way.base_url,
+        key_header=way.key_header,
+        image_options=way.image_options,
+    )
+
+
 def find_model(provider: Provider, name: str) -> Model | None:
     """The provider's model of this id or alias, in any case; an id goes before an alias."""
     wanted = name.strip().casefold()

@@ -26,6 +26,7 @@ from batchgen import limits, pricing, providers, retry
 from batchgen.budget import Budget, Estimate
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Client
+from batchgen.dialects import DIALECTS
 from batchgen.disk import Disk
 from batchgen.errors import BatchgenError
 from batchgen.job import OnDailyQuota
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from batchgen.limits import Pass
     from batchgen.manifest import Manifest
     from batchgen.records import Outcome, Task
+    from batchgen.references import References
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Store
     from batchgen.worker import Blocking
@@ -148,6 +150,7 @@ class Purchase:
         manifest: Manifest,
         ledger: Ledger,
         reader: Reader,
+        references: References,
         store: Store,
         space: Space,
         spent: Decimal,
@@ -162,6 +165,7 @@ class Purchase:
         """
         Gather what a run needs.
 
+        :param references: the pictures that the manifest's rows bring along.
         :param space: what the run directory's file system must hold.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
@@ -178,6 +182,7 @@ class Purchase:
         self._manifest = manifest
         self._ledger = ledger
         self._reader = reader
+        self._references = references
         self._store = store
         self._only = only
         self._transport = transport
@@ -260,6 +265,7 @@ class Purchase:
             client = Client(
                 base_url=provider.base_url,
                 key=self.endpoint.key,
+                key_header=provider.key_header,
                 timeout=self._job.timeout,
                 buffers=buffers,
                 tls=tls,
@@ -268,6 +274,10 @@ class Purchase:
             self._workers.append(
                 Worker(
                     client=await stack.enter_async_context(client),
+                    dialect=DIALECTS[provider.dialect],
+                    options=provider.image_options,
+                    stream=self._job.stream,
+                    references=self._references,
                     store=self._store,
                     disk=self._disk,
                     models=self._model,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -70,8 +71,37 @@ class ErrorClass(StrEnum):
     """A whole answer that cannot be read, or one over the size cap; maybe billed."""
     DOWNLOAD = "download"
     """A picture given as a link that could not be fetched; it was bought."""
+    REFERENCE = "reference"
+    """A picture that was to go along is no longer what it was: nothing was sent."""
+    PARENT_FAILED = "parent_failed"
+    """The row this one continues has no picture: nothing was sent."""
     UNWRITTEN = "unwritten"
     """A picture that came and could not be written; it was bought."""
+
+
+class Expect(StrEnum):
+    """What completes a task."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    """Words are enough: a description, JSON, a tool call. A picture that comes is kept all the same."""
+
+
+class ImageOptions(StrEnum):
+    """How an endpoint wants to be told of a picture's shape and size, beside what all of them take."""
+
+    NONE = "none"
+    """Not at all."""
+    GOOGLE = "google"
+    """`extra_body.google.image_config` in the body itself, snake case."""
+    OPENROUTER = "openrouter"
+    """`image_config` beside `modalities`, without which only words come."""
+    MODALITIES = "modalities"
+    """`modalities` alone (LiteLLM, Vercel AI Gateway)."""
+    FLAT = "flat"
+    """`aspect_ratio` and `image_size` at the top."""
+    SUFFIX = "suffix"
+    """The size in the model's name: `gemini-3-pro-image-preview-2k`."""
 
 
 class UsageQuality(StrEnum):
@@ -110,7 +140,20 @@ class Model(Value, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     context_tokens: int | None = None
     max_references: int | None = None
+    """Pictures a request may bring along."""
+    aspect_ratios: tuple[str, ...] = ()
+    """Those it takes; empty where none are known, and any is sent."""
+    image_sizes: tuple[str, ...] | None = None
+    """Those that may be asked for; none at all where empty, any where None."""
     features: tuple[str, ...] = ()
+
+
+class Way(Value, frozen=True, kw_only=True):
+    """Another wire format that a provider speaks, and where."""
+
+    base_url: str
+    key_header: str = "authorization"
+    image_options: ImageOptions = ImageOptions.NONE
 
 
 class Provider(Value, frozen=True, kw_only=True):
@@ -121,6 +164,17 @@ class Provider(Value, frozen=True, kw_only=True):
     base_url: str
     """Ends before the dialect's own path (`/chat/completions`), without a trailing slash."""
     dialect: str = "chat"
+    key_header: str = "authorization"
+    """The header that carries the key: as a bearer token in `authorization`, else alone."""
+    image_options: ImageOptions = ImageOptions.NONE
+    max_reference_bytes: int | None = None
+    """Of one picture that goes along with a request."""
+    max_request_bytes: int | None = None
+    """Of a whole request, pictures in base64 included."""
+    reference_urls: bool = False
+    """Whether it fetches pictures that are named by an https URL."""
+    ways: Mapping[str, Way] = {}
+    """Its other dialects by name."""
     key_variables: tuple[str, ...] = ("BATCHGEN_API_KEY",)
     """Environment variables that may hold the key, the first one set wins."""
     usd_per_credit: Decimal | None = None
@@ -133,11 +187,48 @@ class Provider(Value, frozen=True, kw_only=True):
 
 
 class Params(Value, frozen=True, kw_only=True):
-    """Sampling parameters; None is not sent, so that the endpoint's own default holds."""
+    """Parameters of a request; None is not sent, so that the endpoint's own default holds."""
 
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    aspect_ratio: str | None = None
+    image_size: str | None = None
+    response_format: str | None = None
+    """JSON text, OpenAI's format: `{"type": "json_object"}`. So are the next three."""
+    tools: str | None = None
+    tool_choice: str | None = None
+    extra: str | None = None
+    """A JSON object that is laid over the body of the request, table by table."""
+
+
+class Reference(Value, frozen=True, kw_only=True):
+    """A picture that goes along with a prompt: a file of known content, or a URL the endpoint fetches."""
+
+    source: str
+    """A path as it can be opened, or an https URL."""
+    sha256: str
+    """Of the file, in hex; of a URL's text."""
+    mime: str = ""
+    """By content; empty for a URL."""
+    bytes: int = 0
+
+
+class Attached(Value, frozen=True, kw_only=True):
+    """A reference as it travels: base64, or the URL itself."""
+
+    mime: str = ""
+    base64: bytes = b""
+    url: str | None = None
+
+
+class Turn(Value, frozen=True, kw_only=True):
+    """Something that was said before, in words."""
+
+    role: Literal["user", "assistant"]
+    text: str
 
 
 class Task(Value, frozen=True, kw_only=True):
@@ -154,8 +245,25 @@ class Task(Value, frozen=True, kw_only=True):
     model: str
     """As it is sent."""
     prompt: str
+    """What the user says, or the last of it where there are `messages`."""
     system: str | None = None
+    messages: str | None = None
+    """A conversation instead of a prompt: JSON text, OpenAI's format, its last message the user's."""
+    history: tuple[Turn, ...] = ()
+    """What was said on the way to the task this one continues."""
+    references: tuple[Reference, ...] = ()
+    expect: Expect = Expect.IMAGE
     params: Params = Params()
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """What is posted for a task."""
+
+    path: str
+    """Behind the base URL."""
+    body: tuple[bytes, ...]
+    """One after the other: pictures are not copied into it."""
+    content_type: str = "application/json"
 
 
 class ReportedUsage(Value, frozen=True, kw_only=True):
@@ -194,8 +302,14 @@ class Generation(Value, frozen=True, kw_only=True):
     """What a good answer gave."""
 
     images: tuple[EncodedImage, ...]
-    """At least one; distinct; in the order of the answer. The last that is no draft is the picture."""
+    """
+    Distinct; in the order of the answer. The last that is no draft is the picture. At least one, unless
+    words were expected.
+    """
     text: str = ""
+    reasoning: str = ""
+    tool_calls: str | None = None
+    """JSON text: OpenAI's list of tool calls."""
     finish_reason: str | None = None
     usage: ReportedUsage | None = None
     request_id: str | None = None
@@ -238,6 +352,8 @@ class Outcome(Value, frozen=True, kw_only=True):
     images: tuple[Image, ...] = ()
     """The picture last; drafts before it."""
     text: str = ""
+    reasoning: str = ""
+    tool_calls: str | None = None
     finish_reason: str | None = None
     request_id: str | None = None
     http_status: int | None = None

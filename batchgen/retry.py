@@ -175,6 +175,18 @@ RULES: Mapping[ErrorClass, Rule] = {
         status=Status.FAILED,
         remedy="The picture was bought, its link failed; fetch it by hand before the link expires.",
     ),
+    ErrorClass.REFERENCE: Rule(
+        action=Action.FAIL,
+        status=Status.FAILED,
+        counts=False,
+        remedy="Nothing was sent for these; put the pictures back and run the same command.",
+    ),
+    ErrorClass.PARENT_FAILED: Rule(
+        action=Action.FAIL,
+        status=Status.FAILED,
+        counts=False,
+        remedy="Nothing was sent for these; once the row they continue has its picture, they follow.",
+    ),
     ErrorClass.UNWRITTEN: Rule(
         action=Action.STOP,
         status=Status.PENDING,

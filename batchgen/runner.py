@@ -30,6 +30,7 @@ from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import Value
+from batchgen.references import References
 from batchgen.selection import selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
@@ -146,7 +147,8 @@ def run(
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
             reader.check()
             plan.check_not_mixed(directory, endpoint, reader)
-            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST)
+            references = References()
+            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
@@ -162,6 +164,7 @@ def run(
                 manifest=manifest,
                 ledger=ledger,
                 reader=reader,
+                references=references,
                 store=store,
                 space=space,
                 spent=totals.counted_usd,

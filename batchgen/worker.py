@@ -16,9 +16,8 @@ import anyio
 import msgspec
 
 from batchgen import imaging, pricing
-from batchgen.dialects import chat
-from batchgen.errors import CorruptImageError, StorageError
-from batchgen.records import ErrorClass, Failure, Generation, Image, Outcome
+from batchgen.errors import CorruptImageError, InputError, StorageError
+from batchgen.records import ErrorClass, Failure, Generation, Image, Outcome, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -26,9 +25,11 @@ if TYPE_CHECKING:
     from typing import Protocol, TypedDict, TypeVar
 
     from batchgen.client import Answer, Client
+    from batchgen.dialects import Dialect
     from batchgen.disk import Disk
     from batchgen.imaging import Check, Picture
-    from batchgen.records import EncodedImage, Model, ReportedUsage, Task, Usage
+    from batchgen.records import EncodedImage, ImageOptions, Model, ReportedUsage, Task, Usage
+    from batchgen.references import References
     from batchgen.store import Store
 
     T = TypeVar("T")
@@ -56,6 +57,10 @@ class Worker:
         self,
         *,
         client: Client,
+        dialect: Dialect,
+        options: ImageOptions,
+        stream: bool,
+        references: References,
         store: Store,
         disk: Disk,
         models: Callable[[str], Model],
@@ -67,6 +72,9 @@ class Worker:
         """
         Bind the parts an attempt needs.
 
+        :param options: how the endpoint wants to be told of a picture's shape and size.
+        :param stream: whether answers are to come as server-sent events.
+        :param references: holds the pictures that go along with prompts.
         :param disk: holds on to pictures while the store cannot write them.
         :param models: what is known of a model, by the id that is sent.
         :param blocking: runs a blocking call off the event loop.
@@ -74,6 +82,10 @@ class Worker:
         :param redact: takes the key out of a text of the endpoint's.
         """
         self._client = client
+        self._dialect = dialect
+        self._options = options
+        self._stream = stream
+        self._references = references
         self._store = store
         self._disk = disk
         self._models = models
@@ -92,8 +104,10 @@ class Worker:
         :param sending: awaited before the first byte of the request's body leaves.
         """
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
-        body = chat.request(task)
-        async with self._client.post(chat.PATH, body, sending=sending) as answer:
+        request = await self._written(task)
+        if isinstance(request, Failure):
+            return self._failed(task, request)
+        async with self._client.post(request, sending=sending) as answer:
             if isinstance(answer, Failure):
                 outcome = self._failed(task, answer)
             else:
@@ -105,17 +119,34 @@ class Worker:
             # An endpoint may quote the key it was sent, wherever it has words.
             message=outcome.message and self._redact(outcome.message),
             text=self._redact(outcome.text),
+            reasoning=self._redact(outcome.reasoning),
+            tool_calls=outcome.tool_calls and self._redact(outcome.tool_calls),
             finish_reason=outcome.finish_reason and self._redact(outcome.finish_reason),
             request_id=outcome.request_id and self._redact(outcome.request_id),
             started_at=started_at,
             latency=anyio.current_time() - began,
         )
 
+    async def _written(self, task: Task) -> Request | Failure:
+        """The request with the pictures that go along; a failure where one is no longer what it was."""
+
+        def write() -> Request:
+            attached = [self._references.attach(reference) for reference in task.references]
+            return self._dialect.request(task, attached, options=self._options, stream=self._stream)
+
+        try:
+            return write() if not task.references else await self._blocking(write)
+        except InputError as cause:
+            return Failure(kind=ErrorClass.REFERENCE, message=str(cause))
+
     async def _keep(self, task: Task, stem: str, answer: Answer) -> Outcome:
         kept = await self._blocking(lambda: self._digest(task, stem, answer))
         if isinstance(kept, Outcome):
             return kept
-        data, link = _picture(kept).data, _picture(kept).url or ""
+        picture = _picture(kept)
+        if picture is None:
+            return self._said(task, kept)
+        data, link = picture.data, picture.url or ""
         fetched = await self._client.fetch(link) if data is None else data
         if isinstance(fetched, Failure):
             lost = fetched.message if link in fetched.message else f"{fetched.message}: {link}"
@@ -130,14 +161,17 @@ class Worker:
 
     def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
         """Read an answer and keep its picture; a generation comes back while that is a link, or unwritten."""
-        reading = chat.read(answer.status, answer.headers, answer.body, now=self._wall())
+        reading = self._dialect.read(
+            answer.status, answer.headers, answer.body, now=self._wall(), expect=task.expect
+        )
         # All of it is read; a large picture is not held twice while it is decoded.
         self._client.recycle(answer)
         if isinstance(reading, Failure):
             return self._failed(task, reading)
-        data = _picture(reading).data
-        if data is None:
+        picture = _picture(reading)
+        if picture is None or picture.data is None:
             return reading
+        data = picture.data
         try:
             return self._stored(task, stem, reading, data)
         except StorageError:
@@ -161,10 +195,24 @@ class Worker:
         return Outcome(
             images=tuple(images),
             text=generation.text,
+            reasoning=generation.reasoning,
+            tool_calls=generation.tool_calls,
             finish_reason=generation.finish_reason,
             request_id=generation.request_id,
             http_status=200,
             **usage,
+        )
+
+    def _said(self, task: Task, generation: Generation) -> Outcome:
+        """Words that complete a task without a picture."""
+        return Outcome(
+            text=generation.text,
+            reasoning=generation.reasoning,
+            tool_calls=generation.tool_calls,
+            finish_reason=generation.finish_reason,
+            request_id=generation.request_id,
+            http_status=200,
+            **self._usage(task, generation.usage, []),
         )
 
     def _examined(self, images: Iterable[EncodedImage]) -> Iterator[tuple[EncodedImage, Picture]]:
@@ -224,6 +272,6 @@ class Worker:
         }
 
 
-def _picture(generation: Generation) -> EncodedImage:
+def _picture(generation: Generation) -> EncodedImage | None:
     """The last final picture is the row's picture."""
-    return [image for image in generation.images if not image.draft][-1]
+    return next((image for image in reversed(generation.images) if not image.draft), None)

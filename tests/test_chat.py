@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.dialects import chat
-from batchgen.records import ErrorClass, Failure, Generation, Params, ReportedUsage, Task
+from batchgen.records import (
+    Attached,
+    ErrorClass,
+    Failure,
+    Generation,
+    ImageOptions,
+    Params,
+    ReportedUsage,
+    Task,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +83,14 @@ def task(**changes: object) -> Task:
 # Requests
 
 
+def written(
+    one: Task, *attached: Attached, options: ImageOptions = ImageOptions.NONE, stream: bool = False
+) -> bytes:
+    return b"".join(chat.request(one, attached, options=options, stream=stream).body)
+
+
 def test_a_request_holds_the_model_and_the_prompt_and_nothing_that_was_not_given() -> None:
-    assert json.loads(chat.request(task())) == {
+    assert json.loads(written(task())) == {
         "model": "gemini-3-pro-image-preview",
         "messages": [{"role": "user", "content": "a sunset"}],
     }
@@ -83,7 +98,7 @@ def test_a_request_holds_the_model_and_the_prompt_and_nothing_that_was_not_given
 
 def test_a_system_prompt_goes_first_and_parameters_go_under_their_documented_names() -> None:
     params = Params(temperature=0.0, top_p=0.95, max_tokens=4096)
-    assert json.loads(chat.request(task(system="Paint.", params=params))) == {
+    assert json.loads(written(task(system="Paint.", params=params))) == {
         "model": "gemini-3-pro-image-preview",
         "messages": [{"role": "system", "content": "Paint."}, {"role": "user", "content": "a sunset"}],
         "max_tokens": 4096,
@@ -94,7 +109,7 @@ def test_a_system_prompt_goes_first_and_parameters_go_under_their_documented_nam
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_prompt_arrives_as_it_was_written(prompt: str) -> None:
-    assert json.loads(chat.request(task(prompt=prompt)))["messages"][-1]["content"] == prompt
+    assert json.loads(written(task(prompt=prompt)))["messages"][-1]["content"] == prompt
 
 
 # Shapes of pictures

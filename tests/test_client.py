@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Answer, Client
 from batchgen.errors import InputError
-from batchgen.records import ErrorClass, Failure
+from batchgen.records import ErrorClass, Failure, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -166,7 +166,9 @@ class Sending:
 
 
 async def ask(one: Client, sending: Sending | None = None, body: bytes = b"{}") -> Answer | Failure:
-    async with one.post("/chat/completions", body, sending=sending or Sending()) as result:
+    async with one.post(
+        Request(path="/chat/completions", body=(body,)), sending=sending or Sending()
+    ) as result:
         return result
 
 
@@ -408,7 +410,10 @@ async def test_no_byte_of_the_body_leaves_before_sending_has_ended() -> None:
 
     go = threading.Event()
     with Server(behave) as server:
-        async with client(server.url) as one, one.post("/p", b"BODY", sending=sending) as answer:
+        async with (
+            client(server.url) as one,
+            one.post(Request(path="/p", body=(b"BODY",)), sending=sending) as answer,
+        ):
             assert isinstance(answer, Answer)
     before, _, after = b"".join(seen).partition(b"|")
     assert before == b""
@@ -428,7 +433,10 @@ async def test_a_connection_reset_before_the_first_byte_is_unreachable_and_free(
 
     go, gone = threading.Event(), threading.Event()
     with Server(behave) as server:
-        async with client(server.url) as one, one.post("/p", b"BODY", sending=sending) as failure:
+        async with (
+            client(server.url) as one,
+            one.post(Request(path="/p", body=(b"BODY",)), sending=sending) as failure,
+        ):
             assert isinstance(failure, Failure)
     assert failure.kind is ErrorClass.UNREACHABLE
     assert "nothing sent" in failure.message
@@ -442,7 +450,7 @@ async def test_what_sending_raises_is_raised_and_no_body_leaves(error: Exception
     with answering(http()) as server:
         async with client(server.url) as one:
             with pytest.raises(type(error)) as caught:
-                async with one.post("", b"BODY", sending=sending):
+                async with one.post(Request(path="", body=(b"BODY",)), sending=sending):
                     pass
             assert caught.value is error
             assert isinstance(await ask(one), Answer)
@@ -454,7 +462,10 @@ async def test_time_spent_in_sending_does_not_count_against_the_deadline() -> No
         await anyio.sleep(0.5)
 
     with answering(http()) as server:
-        async with client(server.url, timeout=0.3) as one, one.post("", b"{}", sending=sending) as answer:
+        async with (
+            client(server.url, timeout=0.3) as one,
+            one.post(Request(path="", body=(b"{}",)), sending=sending) as answer,
+        ):
             assert isinstance(answer, Answer)
 
 
@@ -801,7 +812,7 @@ async def test_from_the_last_byte_on_a_cancelled_caller_still_gets_the_answer(an
     kept: Answer | Failure | None = None
     with answering(answer) as server, anyio.CancelScope() as scope:
         one = client(server.url, transport=_CancelAtTheEnd(scope))
-        async with one, one.post("", b"{}", sending=Sending()) as kept:
+        async with one, one.post(Request(path="", body=(b"{}",)), sending=Sending()) as kept:
             pass
     assert isinstance(kept, Answer)
     assert kept.body == PICTURE
@@ -913,7 +924,7 @@ async def test_an_answer_counts_in_buffers_until_its_context_ends() -> None:
     with answering(http(), chunked(PICTURE), http(b"x" * 9)) as server:
         async with client(server.url, buffers=buffers) as one:
             for size in (len(PICTURE), len(PICTURE), 9):
-                async with one.post("", b"{}", sending=Sending()):
+                async with one.post(Request(path="", body=(b"{}",)), sending=Sending()):
                     assert buffers.held == size
                 assert buffers.held == 0
 
@@ -1019,6 +1030,7 @@ _MANY = r"""
     from pathlib import Path
     import anyio
     from batchgen.buffers import Buffers
+    from batchgen.records import Request
     from batchgen.client import Answer, Client
 
     ASKED, SIZE = 64, 10_000_000
@@ -1027,7 +1039,7 @@ _MANY = r"""
 
     async def one(url, buffers):
         async with Client(base_url=url, key=None, timeout=30, buffers=buffers) as client:
-            async with client.post("", b"{}", sending=sending) as answer:
+            async with client.post(Request(path="", body=(b"{}",)), sending=sending) as answer:
                 assert isinstance(answer, Answer) and len(answer.body) == SIZE, answer
                 await anyio.sleep(0.05)
 
@@ -1091,7 +1103,10 @@ async def lost(url: str, base: str = "https://gateway.example", **options: Unpac
 
 async def test_a_picture_of_the_own_host_is_fetched_without_key_and_cookies() -> None:
     with hosting(v1=http(b"{}", set_cookie="a=b"), a_png=http(b"picture")) as server:
-        async with client(server.url + "/v1") as one, one.post("", b"{}", sending=Sending()):
+        async with (
+            client(server.url + "/v1") as one,
+            one.post(Request(path="", body=(b"{}",)), sending=Sending()),
+        ):
             assert await one.fetch(f"{server.url}/a/png?sig=x") == bytearray(b"picture")
     assert server.requests[1].startswith(b"GET /a/png?sig=x HTTP/1.1\r\n")
     assert b"authorization" not in server.requests[1].lower()
@@ -1285,7 +1300,10 @@ async def test_a_download_inside_an_answer_never_waits_for_the_answers_own_bytes
     buffers = Buffers(1000)
 
     async def work(base: str) -> None:
-        async with client(base, buffers=buffers) as one, one.post("/v1", b"{}", sending=Sending()):
+        async with (
+            client(base, buffers=buffers) as one,
+            one.post(Request(path="/v1", body=(b"{}",)), sending=Sending()),
+        ):
             assert await one.fetch(base + "/p") == bytearray(b"y" * 800)
             assert buffers.held >= 1700
 

@@ -123,7 +123,13 @@ def test_the_jitter_is_full_so_that_tasks_do_not_return_in_step() -> None:
 
 def test_what_was_never_sent_costs_no_attempt() -> None:
     uncounted = {kind for kind, rule in RULES.items() if not rule.counts}
-    assert uncounted == {ErrorClass.RATE, ErrorClass.DAILY_QUOTA, ErrorClass.UNREACHABLE}
+    assert uncounted == {
+        ErrorClass.RATE,
+        ErrorClass.DAILY_QUOTA,
+        ErrorClass.UNREACHABLE,
+        ErrorClass.REFERENCE,
+        ErrorClass.PARENT_FAILED,
+    }
     assert after(ErrorClass.UNREACHABLE, attempts=10_000).action is Action.RETRY
 
 

@@ -1,7 +1,7 @@
 """
 How does OpenAI's chat completions format carry a picture request and its answer?
 
-The request holds what the vendors document and nothing else. The answer is read in every shape in which
+The request holds what a row asks for and nothing else. The answer is read in every shape in which
 gateways are known to send pictures: Markdown in the content, `message.images`, content parts, bare data URLs
 and base64, links, the body of the Images API, and Gemini's own format leaked through.
 """
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchgen.dialects import failures
+from batchgen.dialects import bodies, failures
 from batchgen.dialects.lenient import decode, mapping, sequence, string
+from batchgen.dialects.messages import conversation
 from batchgen.dialects.pictures import Pictures, lift
 from batchgen.dialects.usage import reported
-from batchgen.records import ErrorClass, Failure, Generation
+from batchgen.records import ErrorClass, Expect, Failure, Generation, ImageOptions, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from batchgen.records import Task
+    from batchgen.records import Attached, Params, Task
 
 PATH = "/chat/completions"
 """Behind the base URL."""
@@ -43,21 +44,69 @@ _BLOCKED = {
 _CUT = {"length", "max_tokens"}
 
 
-def request(task: Task) -> bytes:
-    """Write the body of a request: the model, the messages, and only those parameters that are set."""
-    messages = [{"role": "system", "content": task.system}] if task.system else []
-    messages.append({"role": "user", "content": task.prompt})
-    params = {
-        "max_tokens": task.params.max_tokens,
-        "temperature": task.params.temperature,
-        "top_p": task.params.top_p,
+def request(task: Task, attached: Sequence[Attached], *, options: ImageOptions, stream: bool) -> Request:
+    """Write a request: the model, the messages, and only those parameters that are set."""
+    params = task.params
+    given = {
+        "max_tokens": params.max_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "seed": params.seed,
+        "stop": list(params.stop) or None,
+        "response_format": bodies.decoded(params.response_format),
+        "tools": bodies.decoded(params.tools),
+        "tool_choice": bodies.decoded(params.tool_choice),
+        "stream": stream or None,
+        "stream_options": {"include_usage": True} if stream else None,
+        **_shape(params, options, pictures=task.expect is Expect.IMAGE),
     }
-    given = {name: value for name, value in params.items() if value is not None}
-    return msgspec.json.encode({"model": task.model, "messages": messages, **given})
+    body = {
+        "model": _model(task, options),
+        "messages": conversation(task, attached),
+        **{name: value for name, value in given.items() if value is not None},
+    }
+    return Request(
+        path=PATH, body=bodies.encoded(bodies.laid_over(body, bodies.decoded(params.extra)), attached)
+    )
+
+
+def cannot(options: ImageOptions) -> Mapping[str, str]:
+    """Which of a manifest's columns an endpoint has no place for, and why."""
+    no_place = "is not known to be understood by this endpoint; --image-options says how it wants to be told"
+    if options in {ImageOptions.NONE, ImageOptions.MODALITIES}:
+        return {"aspect_ratio": no_place, "image_size": no_place}
+    return {"aspect_ratio": no_place} if options is ImageOptions.SUFFIX else {}
+
+
+def _model(task: Task, options: ImageOptions) -> str:
+    size = task.params.image_size
+    return f"{task.model}-{size.lower()}" if options is ImageOptions.SUFFIX and size else task.model
+
+
+def _shape(params: Params, options: ImageOptions, *, pictures: bool) -> dict[str, Any]:
+    """What is said of the picture's shape, the way the endpoint wants it."""
+    asked = {"aspect_ratio": params.aspect_ratio, "image_size": params.image_size}
+    config = {name: value for name, value in asked.items() if value is not None}
+    match options:
+        case ImageOptions.GOOGLE if config:
+            return {"extra_body": {"google": {"image_config": config}}}
+        case ImageOptions.OPENROUTER if pictures:
+            return {"modalities": ["image", "text"], "image_config": config or None}
+        case ImageOptions.MODALITIES if pictures:
+            return {"modalities": ["text", "image"]}
+        case ImageOptions.FLAT:
+            return config
+        case _:
+            return {}
 
 
 def read(
-    status: int, headers: Mapping[str, str], body: bytes | bytearray, *, now: float
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | bytearray,
+    *,
+    now: float,
+    expect: Expect = Expect.IMAGE,
 ) -> Generation | Failure:
     """
     Read an answer. Nothing an endpoint sends makes this raise.
@@ -66,6 +115,7 @@ def read(
     :param headers: Names in lower case.
     :param body: The whole body, as received.
     :param now: Seconds since 1970, for waits given as a time of day.
+    :param expect: What completes the task.
     """
     body, lifted = lift(body)
     try:
@@ -86,7 +136,7 @@ def read(
         return msgspec.structs.replace(failure, usage=reported(answer))
     if not answer.keys() & {"choices", "data", "candidates", "promptFeedback", "usageMetadata"}:
         return _unreadable(status, headers, body)
-    return _read(status, headers, answer, lifted)
+    return _read(status, headers, answer, lifted, expect)
 
 
 class _Reading:
@@ -95,6 +145,8 @@ class _Reading:
     def __init__(self, lifted: Mapping[str, bytes]) -> None:
         self.pictures = Pictures(lifted)
         self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[Any] = []
         self.reasons: list[str] = []
 
     def choice(self, choice: object) -> None:
@@ -106,7 +158,8 @@ class _Reading:
             self.content(message)
         fields = mapping(message)
         for name in ("reasoning_content", "reasoning"):
-            self.pictures.text(string(fields.get(name)), draft=True)
+            self.thoughts.append(self.pictures.text(string(fields.get(name)), draft=True))
+        self.calls += sequence(fields.get("tool_calls"))
         self.pictures.entry(fields.get("images"))
         self.pictures.entry(fields.get("image"))
         self.content(fields.get("content"))
@@ -135,8 +188,7 @@ class _Reading:
         kind = string(part.get("type"))
         thought = part.get("thought") is True or kind in _THOUGHT_PARTS
         left = self.pictures.text(string(part.get("text")), draft=thought)
-        if not thought:
-            self.texts.append(left)
+        (self.thoughts if thought else self.texts).append(left)
         if kind == "refusal":
             self.texts.append(string(part.get("refusal")))
         if kind not in _TEXT_PARTS:
@@ -144,7 +196,11 @@ class _Reading:
 
 
 def _read(
-    status: int, headers: Mapping[str, str], answer: Mapping[str, Any], lifted: Mapping[str, bytes]
+    status: int,
+    headers: Mapping[str, str],
+    answer: Mapping[str, Any],
+    lifted: Mapping[str, bytes],
+    expect: Expect,
 ) -> Generation | Failure:
     reading = _Reading(lifted)
     for choice in sequence(answer.get("choices")):
@@ -161,9 +217,16 @@ def _read(
     finish_reason = next(iter(reading.reasons), None)
     usage = reported(answer)
     request_id = failures.request_id(headers, answer)
-    if images:
+    words = expect is Expect.TEXT and (text or reading.calls) and not (blocked or ends & _CUT)
+    if images or words:
         return Generation(
-            images=images, text=text, finish_reason=finish_reason, usage=usage, request_id=request_id
+            images=images,
+            text=text,
+            reasoning=_whole("\n".join(filter(None, reading.thoughts))),
+            tool_calls=_calls(reading.calls),
+            finish_reason=finish_reason,
+            usage=usage,
+            request_id=request_id,
         )
     kind, said = _without_picture(blocked=blocked, cut=bool(ends & _CUT), broken=reading.pictures.broken)
     reason = f" (finish reason {finish_reason})" if finish_reason else ""
@@ -176,6 +239,14 @@ def _read(
         usage=usage,
         request_id=request_id,
     )
+
+
+def _calls(calls: list[Any]) -> str | None:
+    """The calls as text; those that were dropped for their length were never whole."""
+    if not calls:
+        return None
+    text = msgspec.json.encode(calls).decode()
+    return text if len(text) <= _LONGEST_TEXT else None
 
 
 def _without_picture(*, blocked: bool, cut: bool, broken: bool) -> tuple[ErrorClass, str]:
