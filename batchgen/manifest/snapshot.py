@@ -15,16 +15,18 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import StorageError
+from batchgen.manifest.asked import COLUMNS as ASKED
 from batchgen.manifest.problems import KEPT, quoted
 from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
 from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
-from batchgen.records import Params, Task
+from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,8 +67,9 @@ class Batch:
 
     def task(self, index: int) -> Task:
         """The `index`-th task of this batch."""
-        cell = {name: self._rows.column(name)[index].as_py() for name in _TASK_COLUMNS}
+        cell = {name: self._rows.column(name)[index].as_py() for name in self._told}
         variant = self._variants[index].as_py()
+        references, stop, expect = (cell.get(name) for name in ("references", "stop", "expect"))
         return Task(
             key=self.keys[index],
             id=self.ids[index],
@@ -75,8 +78,12 @@ class Batch:
             model=cell["model"],
             prompt=cell["prompt"],
             system=cell["system"],
+            messages=cell.get("messages"),
+            references=() if references is None else _REFERENCES.decode(references),
+            expect=Expect.IMAGE if expect is None else Expect(expect),
             params=Params(
-                temperature=cell["temperature"], top_p=cell["top_p"], max_tokens=cell["max_tokens"]
+                stop=() if stop is None else _STOP.decode(stop),
+                **{name: cell[name] for name in _PARAMS if name in cell},
             ),
         )
 
@@ -90,6 +97,11 @@ class Batch:
         ours = [self._ids, self._variants, rows.column("prompt"), rows.column("model"), self._keys]
         carried = [rows.column(CARRIED + name) for name in self._carried.names]
         return pa.RecordBatch.from_arrays([*ours, *carried], schema=pa.schema([*_RESULT, *self._carried]))
+
+    @cached_property
+    def _told(self) -> list[str]:
+        """The columns that a task is made of."""
+        return [name for name in _TASK_COLUMNS if self._rows.schema.get_field_index(name) >= 0]
 
     @cached_property
     def _keys(self) -> pa.Array:
@@ -113,7 +125,15 @@ class Batch:
         return pc.binary_join_element_wise(pc.utf8_slice_codeunits(self._digests, 0, 16), suffix, "")
 
 
-_TASK_COLUMNS: Final = ("name", "model", "prompt", "system", "temperature", "top_p", "max_tokens")
+_PARAMS: Final = tuple(name for name in Params.__struct_fields__ if name != "stop")
+_TASK_COLUMNS: Final = (
+    *("name", "model", "prompt", "system", "messages", "references", "expect", "stop"),
+    *_PARAMS,
+)
+_REFERENCES: Final = msgspec.json.Decoder(tuple[Reference, ...])
+_STOP: Final = msgspec.json.Decoder(tuple[str, ...])
+_REPEATED: Final = ["model", "system", "name", *(name for name in ASKED if name not in {"messages", "seed"})]
+"""Columns of few values, or of long ones that are likely to come again."""
 _RESULT: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -230,7 +250,7 @@ class Draft:
             path,
             self._schema,
             compression="snappy",
-            use_dictionary=["model", "system", "name"],
+            use_dictionary=_REPEATED,
             write_statistics=False,
         )
         files.callback(_close_quietly, writer)
