@@ -45,9 +45,8 @@ class References:
         self._room = room
         self._read = read
         self._known: OrderedDict[str, Reference] = OrderedDict()
-        self._kept: OrderedDict[str, bytes] = (
-            OrderedDict()
-        )  # by hash: a path may come to hold another picture
+        # By hash: a path may come to hold another picture.
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
 

@@ -122,7 +122,8 @@ def _json(_: click.Context, parameter: click.Parameter, given: str | None) -> ob
     try:
         return None if given is None else json.loads(given, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as cause:
-        raise click.BadParameter(f"this is not JSON ({cause}): {given!r}", param=parameter) from None
+        shown = given if given is None or len(given) <= 40 else f"{given[:39]}…"
+        raise click.BadParameter(f"this is not JSON ({cause}): {shown!r}", param=parameter) from None
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -72,7 +72,7 @@ def request(task: Task, attached: Sequence[Attached], *, options: ImageOptions, 
 
 def cannot(options: ImageOptions) -> Mapping[str, str]:
     """Which of a manifest's columns an endpoint has no place for, and why."""
-    no_place = "is not known to be understood by this endpoint; --image-options says how it wants to be told"
+    no_place = "this endpoint is not known to understand it; --image-options says how it wants to be told"
     if options in {ImageOptions.NONE, ImageOptions.MODALITIES}:
         return {"aspect_ratio": no_place, "image_size": no_place}
     return {"aspect_ratio": no_place} if options is ImageOptions.SUFFIX else {}

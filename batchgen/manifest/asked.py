@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchgen.errors import InputError, nearest
+from batchgen.errors import InputError
 from batchgen.manifest.attachments import Attachments
 from batchgen.manifest.cells import or_default, spread
 from batchgen.manifest.conversations import conversation
@@ -198,9 +198,8 @@ class Asking:
         if not isinstance(cells, pa.Array) or cells.null_count == len(cells):
             return
         index = pc.index(pc.is_valid(cells), value=True).as_py()
-        why = self._cannot.pop(ours)
         self._problems.add(
-            f"this and what else is in the column would not be sent: {why}",
+            self._cannot.pop(ours),
             row=self._problems.row(self._problems.start + index),
             column=self._cells.ours.get(ours),
         )
@@ -290,7 +289,7 @@ def unfit(model: Model, ours: str, value: str) -> str | None:
         return None
     if not known:
         return f"{model.id} has one size only; leave it out"
-    return f"{model.id} takes {', '.join(known)}, got {quoted(value)}{nearest(value, known)}"
+    return f"{model.id} takes {', '.join(known)}, got {quoted(value)}"
 
 
 def _expect(value: object) -> Expect:

@@ -76,4 +76,5 @@ def _is_https(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and url.isprintable()
+    whole = url.isprintable() and " " not in url
+    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and whole
