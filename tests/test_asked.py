@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import subprocess
 import sys
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -545,8 +546,8 @@ def test_what_the_wire_format_has_no_place_for_is_told_at_the_first_row_that_has
         (["--seed", "-1"], "--seed: expected a whole number of at least 0"),
         (["--extra", "{"], "this is not JSON"),
         (["--extra", "[]"], "--extra: expected a table"),
-        (["--extra", '{"a": 1, "a": 2}'], "a key is there twice"),
-        (["--extra", '{"a": NaN}'], "--extra: this is not JSON"),
+        (["--extra", '{"a": 1, "a": 2}'], "the key 'a' is there twice"),
+        (["--extra", '{"a": NaN}'], "'--extra': this is not JSON"),
         (["--extra", '{"n": 4}'], "--extra: `n` cannot be laid over a request"),
         (["--extra", '{"a": "\\u0000"}'], "--extra: a nul character"),
         (["--tools", '[{"type": "function"}]'], "--tools: a function has a `name`"),
@@ -567,6 +568,47 @@ def test_what_a_job_cannot_ask_for_is_told_with_its_flag(
     assert message in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_job_asks_for_a_shape_where_it_says_how_the_endpoint_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = as_csv(folder / "t.csv", [{"prompt": "x"}])
+    flags = ["--base-url", "http://127.0.0.1:9/v1", "--image-size", "1K", "--image-options", "flat"]
+    assert cli(["run", str(path), "-n", *flags]) == 0, capsys.readouterr().err
+
+
+def test_a_manifest_on_standard_input_finds_its_pictures_in_the_current_folder(folder: Path) -> None:
+    (folder.parent / "outside.png").write_bytes(PNG)
+    command = [sys.executable, "-m", "batchgen", "run", "-", "-n", "--provider", "simulator"]
+    found = [
+        subprocess.run(
+            [*command, *flags],
+            cwd=folder,
+            input="prompt,references\nx,a.jpg;../outside.png\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for flags in ([], ["--allow-outside"])
+    ]
+    assert "row 1, column 'references': '../outside.png': it lies outside" in found[0].stderr
+    assert [one.returncode for one in found] == [2, 0]
+
+
+def test_texts_of_the_environment_that_end_an_answer_are_told_apart_by_lines(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = as_csv(folder / "t.csv", [{"prompt": "x"}])
+    monkeypatch.setenv("BATCHGEN_STOP", "the end\nfin")
+    monkeypatch.setenv("BATCHGEN_EXTRA", '{"a": 1}')
+    (folder / "job.toml").write_text(
+        f'manifest = "{path.name}"\nprovider = "simulator"\n[simulator]\nlatency = 0.0\npaint = false\n'
+    )
+    assert cli(["run", str(folder / "job.toml"), "-o", str(folder / "run")]) == 0
+    capsys.readouterr()
+    (batch,) = Manifest(folder / "run" / "manifest.parquet").batches()
+    assert batch.task(0).params == Params(stop=("the end", "fin"), extra='{"a":1}')
 
 
 def test_a_job_file_asks_in_tables_and_a_flag_goes_before_it(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import sys
 import traceback
@@ -22,7 +21,7 @@ from click.core import ParameterSource
 
 from batchgen.cli.terminal import complaint, json_text, printable
 from batchgen.credentials import ADVICE, MISPLACED
-from batchgen.errors import BatchgenError, StorageError
+from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -119,17 +118,20 @@ def _pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) -
 
 
 def _json(_: click.Context, parameter: click.Parameter, given: str | None) -> object:
+    if given is None:
+        return None
+    from batchgen.manifest.structure import decoded  # noqa: PLC0415
+
     try:
-        return None if given is None else json.loads(given, object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as cause:
-        shown = given if given is None or len(given) <= 40 else f"{given[:39]}…"
-        raise click.BadParameter(f"this is not JSON ({cause}): {shown!r}", param=parameter) from None
+        return decoded(given)
+    except InputError as cause:
+        raise click.BadParameter(str(cause), param=parameter) from None
 
 
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
+class _Lines(click.types.StringParamType):
+    """Texts with blanks in them: in an environment variable, one a line."""
+
+    envvar_list_splitter = "\n"
 
 
 class Call(NamedTuple):
@@ -228,9 +230,9 @@ def commands() -> None:
 @click.option("--seed", type=int, metavar="N", help="0 to 2147483647, for rows without one.")
 @click.option(
     "--stop",
+    type=_Lines(),
     multiple=True,
     metavar="TEXT",
-    allow_from_autoenv=False,
     help="Ends an answer, for rows without one. Repeatable.",
 )
 @click.option("--aspect-ratio", metavar="W:H", help="Such as 16:9, for rows without one.")
