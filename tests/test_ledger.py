@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.ledger import Attempt, Ledger, Reader
 from batchgen.ledger.schema import nano, usd
-from batchgen.records import ErrorClass, Image, Outcome, Status, Usage, UsageQuality
+from batchgen.records import ErrorClass, Expect, Image, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ async def test_totals_count_every_request_and_its_waste(ledger: Ledger, reader: 
 async def test_the_latest_costs_are_those_of_the_model_s_pictures(ledger: Ledger, reader: Reader) -> None:
     await settled(ledger, await started(ledger, "k"), BOUGHT, Status.SUCCEEDED)
     await settled(ledger, await started(ledger, "l", stem="b"), REFUSED, Status.REFUSED)
-    assert reader.costs("m", most=10) == [BOUGHT.cost_usd]
-    assert reader.costs("m", most=1) == reader.costs("another", most=10) == []
+    assert reader.costs("m", Expect.IMAGE, most=10) == [BOUGHT.cost_usd]
+    assert reader.costs("m", Expect.IMAGE, most=1) == []
+    assert reader.costs("another", Expect.IMAGE, most=10) == reader.costs("m", Expect.TEXT, most=10) == []
 
 
 async def test_results_come_in_the_order_asked_for_with_none_for_the_unknown(
