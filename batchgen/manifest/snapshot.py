@@ -75,6 +75,7 @@ class Batch:
             model=cell["model"],
             prompt=cell["prompt"],
             system=cell["system"],
+            expect=self.expects[index],
             params=Params(
                 temperature=cell["temperature"], top_p=cell["top_p"], max_tokens=cell["max_tokens"]
             ),
