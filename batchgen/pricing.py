@@ -7,10 +7,11 @@ split by the table that Google publishes (https://ai.google.dev/gemini-api/docs/
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
-from batchgen.records import ReportedUsage, Usage, UsageQuality
+from batchgen.records import Expect, ReportedUsage, Usage, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +24,12 @@ _MILLION = 1_000_000
 CAREFUL_TOKENS = 4096
 """Tokens of a large picture, or of much thinking, where nothing is known yet."""
 _AROUND = 64
+"""Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
 REFERENCE_TOKENS = 1120
 """Prompt tokens of a picture that goes along, at most: https://ai.google.dev/gemini-api/docs/pricing."""
-"""Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
+_PICTURE = '"image_url":'
+# In a string of JSON each quote would have a backslash before it: this is never what somebody says.
+_PICTURE_DATA = re.compile(r'"url":"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*"')
 _NANO = Decimal("1e-9")
 _SILENT = ReportedUsage()
 
@@ -84,15 +88,26 @@ def careful(model: Model) -> Decimal | None:
 
 
 def asking(task: Task, model: Model) -> Decimal | None:
-    """USD for a task's own words at most: no tokenizer makes more tokens than bytes; None without a price."""
-    said = (task.messages or task.prompt, task.system or "", *(turn.text for turn in task.history))
-    tokens = sum(len(text.encode()) for text in said) + _AROUND + len(task.references) * REFERENCE_TOKENS
+    """
+    USD for what a task says and brings along, at most; None without a price.
+
+    No tokenizer makes more tokens than bytes; a picture has its own, however many bytes it is.
+    """
+    params, pictures = task.params, len(task.references)
+    said = [task.system, params.response_format, params.tools, params.extra]
+    said += [turn.text for turn in task.history]
+    if task.messages is None:
+        said.append(task.prompt)
+    else:
+        said.append(_PICTURE_DATA.sub("", task.messages))
+        pictures += task.messages.count(_PICTURE)
+    tokens = sum(len(text.encode()) for text in said if text) + _AROUND + pictures * REFERENCE_TOKENS
     return cost(Usage(prompt_tokens=tokens), model.price)
 
 
-def usual(model: Model) -> Decimal | None:
-    """USD for one 1K picture with some thinking; None without a price."""
-    image = model.image_tokens.get("1K", _USUAL["1K"])
+def usual(model: Model, expect: Expect = Expect.IMAGE) -> Decimal | None:
+    """USD for one 1K picture, or for an answer in words, with some thinking; None without a price."""
+    image = 0 if expect is Expect.TEXT else model.image_tokens.get("1K", _USUAL["1K"])
     return cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 

@@ -9,9 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.pricing import asking, bucket, careful, cost, split, usual
+from batchgen.pricing import REFERENCE_TOKENS, asking, bucket, careful, cost, split, usual
 from batchgen.providers import find, find_model
-from batchgen.records import Model, Price, ReportedUsage, Task, Usage, UsageQuality
+from batchgen.records import (
+    Expect,
+    Model,
+    Params,
+    Price,
+    Reference,
+    ReportedUsage,
+    Task,
+    Turn,
+    Usage,
+    UsageQuality,
+)
 
 FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
@@ -249,3 +260,63 @@ def test_what_a_task_s_words_may_cost_covers_a_token_a_byte(prompt: str, system:
     assert most is not None
     tokens = len(prompt.encode()) + len((system or "").encode())
     assert most >= tokens * SEED_FLASH.input / 1_000_000
+
+
+PRICED = Model(id="x", price=SEED_FLASH, image_tokens=FLASH)
+
+
+def tokens_of(task: Task) -> int:
+    """The prompt tokens that are held back for."""
+    most = asking(task, PRICED)
+    assert most is not None
+    return int(most * 1_000_000 / SEED_FLASH.input)
+
+
+BARE = tokens_of(TASK)
+
+
+def test_each_picture_that_goes_along_is_held_back_for() -> None:
+    reference = Reference(source="a.png", sha256="0" * 64, mime="image/png", bytes=7_000_000)
+    for count in (1, 3, 14):
+        task = msgspec.structs.replace(TASK, references=(reference,) * count)
+        assert tokens_of(task) == BARE + count * REFERENCE_TOKENS
+
+
+@given(st.lists(st.text(max_size=50), max_size=5), st.text(max_size=50))
+def test_all_that_was_said_on_the_way_is_held_back_for(said: list[str], prompt: str) -> None:
+    turns = tuple(Turn(role="user", text=text) for text in said)
+    task = msgspec.structs.replace(TASK, prompt=prompt, history=turns)
+    assert tokens_of(task) == BARE + sum(len(text.encode()) for text in [*said, prompt])
+
+
+@given(st.text(max_size=50), st.integers(0, 3), st.integers(0, 200_000))
+def test_a_picture_in_a_message_counts_as_one_and_the_words_around_it_in_full(
+    words: str, pictures: int, size: int
+) -> None:
+    url = "data:image/png;base64," + "A" * (size // 4 * 4)
+    parts: list[object] = [{"image_url": {"url": url}, "type": "image_url"}] * pictures
+    parts.append({"text": words, "type": "text"})
+    messages = msgspec.json.encode([{"content": parts, "role": "user"}]).decode()
+    held = tokens_of(msgspec.structs.replace(TASK, prompt="the last of it", messages=messages)) - BARE
+    least = len(msgspec.json.encode(words)) + pictures * REFERENCE_TOKENS
+    assert least <= held <= least + 150 + pictures * 80
+
+
+def test_who_speaks_of_a_picture_s_data_pays_for_the_words() -> None:
+    words = '"url":"data:image/png;base64,' + "A" * 4000 + '"'
+    messages = msgspec.json.encode([{"content": words, "role": "user"}]).decode()
+    assert tokens_of(msgspec.structs.replace(TASK, messages=messages)) - BARE >= 4000
+
+
+def test_a_schema_and_tools_are_read_by_the_model_too() -> None:
+    for name in ("response_format", "tools", "extra"):
+        params = msgspec.convert({name: "x" * 1000}, Params)
+        assert tokens_of(msgspec.structs.replace(TASK, params=params)) == BARE + 1000
+
+
+def test_an_answer_in_words_usually_costs_no_picture() -> None:
+    in_words, picture = usual(PRICED, Expect.TEXT), usual(PRICED)
+    assert in_words is not None
+    assert picture is not None
+    assert in_words > 0
+    assert picture - in_words == cost(Usage(image_tokens=1120), SEED_FLASH)

@@ -13,6 +13,7 @@ import msgspec
 
 from batchgen import providers, recovery
 from batchgen.cli import say, say_json
+from batchgen.cli.counting import counted
 from batchgen.cli.terminal import line
 from batchgen.job import LEDGER
 from batchgen.ledger import Reader
@@ -40,12 +41,10 @@ def status(directory: str, *, as_json: bool) -> int:
 def _told(
     directory: str, totals: Totals, last: Run | None, failures: list[tuple[str, int, str]]
 ) -> list[str]:
-    done = totals.tasks.get("succeeded", 0)
+    rows, in_words = None if last is None else last.tasks, totals.in_words
     simulated = "  (simulated: no money was spent)" if last is not None and last.simulated else ""
-    of = f" of {last.tasks:,}" if last is not None else ""
-    counts = ", ".join(f"{count:,} {name}" for name, count in totals.tasks.items() if name != "succeeded")
     lines = [
-        f"{directory}: {done:,}{of} pictures{f' ({counts})' if counts else ''}",
+        f"{directory}: {counted(totals.tasks, rows, for_words=in_words > 0, in_words=in_words)}",
         f"  cost      ${totals.cost_usd:,.4f}, ${totals.wasted_usd:,.4f} of it bought no picture{simulated}",
         f"  tokens    {totals.usage.prompt_tokens:,} in, {totals.usage.text_tokens:,} text out,"
         f" {totals.usage.image_tokens:,} image out",

@@ -24,7 +24,7 @@ from batchgen.manifest.problems import KEPT, quoted
 from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
 from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
-from batchgen.records import Params, Task
+from batchgen.records import Expect, Params, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,10 +75,29 @@ class Batch:
             model=cell["model"],
             prompt=cell["prompt"],
             system=cell["system"],
+            expect=self.expects[index],
             params=Params(
                 temperature=cell["temperature"], top_p=cell["top_p"], max_tokens=cell["max_tokens"]
             ),
         )
+
+    @cached_property
+    def expects(self) -> list[Expect]:
+        """What completes each task."""
+        if "expect" not in self._rows.schema.names:
+            return [Expect.IMAGE] * len(self._rows)
+        return [*map(_EXPECTS.__getitem__, self._rows.column("expect").to_pylist())]
+
+    def sizes(self) -> pa.RecordBatch:
+        """One line a task: the `aspect_ratio` and `image_size` it asks for, null where it does not."""
+        there = self._rows.schema.names
+        columns = [
+            self._rows.column(name).cast(pa.string())
+            if name in there
+            else pa.nulls(len(self._rows), pa.string())
+            for name in _SIZES
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=_SIZES)
 
     def columns(self) -> pa.RecordBatch:
         """
@@ -114,6 +133,8 @@ class Batch:
 
 
 _TASK_COLUMNS: Final = ("name", "model", "prompt", "system", "temperature", "top_p", "max_tokens")
+_SIZES: Final = ["aspect_ratio", "image_size"]
+_EXPECTS: Final[dict[str | None, Expect]] = {None: Expect.IMAGE, **{str(expect): expect for expect in Expect}}
 _RESULT: Final = pa.schema(
     [
         ("id", pa.string()),
