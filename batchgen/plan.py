@@ -22,6 +22,7 @@ from batchgen import disk, pricing, providers, recovery
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.budget import Estimate
+from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import State
     from batchgen.manifest import Manifest
+    from batchgen.records import Provider
     from batchgen.simulator.transport import SimulatorTransport
 
 Kind: TypeAlias = tuple[str, Expect]
@@ -117,7 +119,54 @@ def checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
             f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep it; state one in"
             f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
         )
+    params = _params(job)
+    for name in ("aspect_ratio", "image_size"):
+        value = getattr(params, name)
+        why = None if value is None else manifests.unfit(endpoint.model, name, value)
+        if why is not None:
+            raise InputError(f"{_flag(name)}: {why}")
+    for name, why in _cannot(endpoint.provider).items():
+        if name == "expect" and job.expect is not Expect.TEXT:
+            continue
+        if getattr(job, name, None) not in (None, ()):
+            raise InputError(f"{_flag(name)}: {why}")
     return endpoint
+
+
+def _params(job: Job) -> Params:
+    """
+    What the job asks for where a row does not say it.
+
+    :raises InputError: it cannot be sent.
+    """
+    said: dict[str, str | None] = {}
+    for name in manifests.PARSERS:
+        value = getattr(job, name)
+        try:
+            said[name] = None if value in (None, ()) else manifests.stated(name, value)
+        except InputError as cause:
+            raise InputError(f"{_flag(name)}: {cause}") from cause
+    return Params(
+        temperature=job.temperature,
+        top_p=job.top_p,
+        max_tokens=job.max_tokens,
+        seed=job.seed,
+        stop=job.stop,
+        aspect_ratio=job.aspect_ratio and manifests.shape("aspect_ratio", job.aspect_ratio),
+        image_size=job.image_size and manifests.shape("image_size", job.image_size),
+        response_format=said["response_format"],
+        tools=said["tools"],
+        tool_choice=said["tool_choice"],
+        extra=said["extra"],
+    )
+
+
+def _cannot(provider: Provider) -> Mapping[str, str]:
+    return DIALECTS[provider.dialect].cannot(provider.image_options)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
@@ -164,10 +213,17 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
         template=job.template,
         name=job.name,
         system=job.system,
-        params=Params(temperature=job.temperature, top_p=job.top_p, max_tokens=job.max_tokens),
+        params=_params(job),
+        expect=job.expect,
         variants=job.variants,
+        provider=provider,
+        cannot=_cannot(provider),
+        folder=Path() if job.manifest == "-" else Path(job.manifest).parent,
+        allow_outside=job.allow_outside,
     )
-    return manifests.read(job.manifest, reading, snapshot=snapshot, stdin=sys.stdin.buffer)
+    return manifests.read(
+        job.manifest, reading, snapshot=snapshot, look=references.look, stdin=sys.stdin.buffer
+    )
 
 
 def _fates(

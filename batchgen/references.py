@@ -7,6 +7,7 @@ for all the rows that bring it along, as far as there is room; a file that is re
 
 from __future__ import annotations
 
+import stat
 import threading
 from collections import OrderedDict
 from hashlib import sha256
@@ -25,6 +26,8 @@ ROOM = 256 * 2**20
 """Bytes of base64 that are kept."""
 LARGEST = 64 * 2**20
 """Bytes of a file that are read at most: no endpoint takes more."""
+KNOWN = 65_536
+"""Files whose content is remembered; those that many rows share are among the last that were asked for."""
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _HEIF = (b"mif1", b"msf1")
 
@@ -41,8 +44,10 @@ class References:
         """
         self._room = room
         self._read = read
-        self._known: dict[str, Reference] = {}
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._known: OrderedDict[str, Reference] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = (
+            OrderedDict()
+        )  # by hash: a path may come to hold another picture
         self._held = 0
         self._lock = threading.Lock()
 
@@ -55,10 +60,14 @@ class References:
         with self._lock:
             if path not in self._known:
                 data = self._data(path)
-                self._known[path] = Reference(
+                found = Reference(
                     source=path, sha256=sha256(data).hexdigest(), mime=_mime(data), bytes=len(data)
                 )
-                self._keep(path, data)
+                self._keep(found, data)
+                self._known[path] = found
+                if len(self._known) > KNOWN:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(path)
             return self._known[path]
 
     def attach(self, reference: Reference) -> Attached:
@@ -70,27 +79,38 @@ class References:
         if not reference.mime:
             return Attached(url=reference.source)
         with self._lock:
-            found = self._kept.get(reference.source)
+            found = self._kept.get(reference.sha256)
             if found is None:
-                data = self._data(reference.source)
-                if sha256(data).hexdigest() != reference.sha256:
-                    raise InputError(f"{reference.source} was changed after the run had begun; run again")
-                found = self._keep(reference.source, data)
-            self._kept.move_to_end(reference.source)
+                found = self._keep(reference, self._again(reference))
+            self._kept.move_to_end(reference.sha256)
             return Attached(mime=reference.mime, base64=found)
+
+    def _again(self, reference: Reference) -> bytes:
+        try:
+            data = self._data(reference.source)
+        except InputError as cause:
+            raise InputError(f"{reference.source}: {cause}") from cause
+        if sha256(data).hexdigest() != reference.sha256:
+            raise InputError(f"{reference.source} was changed after the run had begun; run again")
+        return data
 
     def _data(self, path: str) -> bytes:
         try:
-            if Path(path).stat().st_size > LARGEST:
-                raise InputError(f"{path} is larger than {LARGEST >> 20} MB")
+            found = Path(path).stat()
+            # A pipe or a device might never come to an end.
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError("it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no file")
+            if found.st_size > LARGEST:
+                raise InputError(f"it is larger than {LARGEST >> 20} MB, and no endpoint takes that")
             return self._read(Path(path))
         except OSError as cause:
-            raise InputError(f"{path}: {cause.strerror}") from cause
+            raise InputError((cause.strerror or str(cause)).lower()) from cause
 
-    def _keep(self, path: str, data: bytes) -> bytes:
+    def _keep(self, reference: Reference, data: bytes) -> bytes:
         encoded = pybase64.b64encode(data)
-        self._kept[path] = encoded
-        self._held += len(encoded)
+        if reference.sha256 not in self._kept:
+            self._held += len(encoded)
+        self._kept[reference.sha256] = encoded
         while self._held > self._room and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._held -= len(dropped)

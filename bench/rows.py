@@ -32,6 +32,7 @@ from batchgen import manifest as manifests
 from batchgen import results, runner
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import Image
+from batchgen.references import References
 from batchgen.simulator import Endpoint, Settings
 from batchgen.simulator.transport import SimulatorTransport
 
@@ -201,7 +202,7 @@ def _nearly_done(bench: Bench, rows: int) -> tuple[Path, Path]:
     source, directory = bench.manifest("csv", rows), bench.folder / f"nearly-done-{rows}"
     directory.mkdir()
     reading = manifests.Reading(model="gemini-3.1-flash-image-preview")
-    table = manifests.read(str(source), reading, snapshot=directory / jobs.MANIFEST)
+    table = manifests.read(str(source), reading, snapshot=directory / jobs.MANIFEST, look=References().look)
     _fill(directory, table, rows - BOUGHT)
     return source, directory
 

@@ -31,6 +31,7 @@ from batchgen.manifest import Manifest, Reading, sorting, tables
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.rows import digests
 from batchgen.records import Params, Task
+from batchgen.references import References
 
 PLAIN = Reading(model="m")
 
@@ -53,7 +54,7 @@ def rows_of(table: Manifest) -> list[dict[str, Any]]:
 def read(path: Path, snapshot: Path, data: bytes | str | None = None, reading: Reading = PLAIN) -> Manifest:
     if data is not None:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return manifest.read(str(path), reading, snapshot=snapshot)
+    return manifest.read(str(path), reading, snapshot=snapshot, look=References().look)
 
 
 def problems_of(
@@ -565,7 +566,10 @@ def test_the_same_text_is_the_same_table_by_every_road(tmp_path: Path, snapshot:
     expected = tasks_of(read(tmp_path / "t.csv", snapshot, text))
     assert tasks_of(read(tmp_path / "t.CSV.gz", snapshot, gzip.compress(text))) == expected
     assert tasks_of(read(tmp_path / "bom.csv", snapshot, codecs.BOM_UTF8 + text + b"\n\n")) == expected
-    assert tasks_of(manifest.read("-", PLAIN, snapshot=snapshot, stdin=io.BytesIO(text))) == expected
+    assert (
+        tasks_of(manifest.read("-", PLAIN, snapshot=snapshot, look=References().look, stdin=io.BytesIO(text)))
+        == expected
+    )
     crlf = b'id,prompt\r\n1,"a\n""b"""\r\n2,c'
     assert tasks_of(read(tmp_path / "crlf.csv", snapshot, crlf)) == expected
     lines = b'{"id":1,"prompt":"a\\n\\"b\\""}\n{"id":2,"prompt":"c"}\n'
@@ -577,7 +581,7 @@ def test_standard_input_is_a_pipe_that_may_come_in_pieces(snapshot: Path) -> Non
     script = "import sys\nfor part in ('pro','mpt\\na','\\nb'):\n print(part, end='', flush=True)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
-        table = manifest.read("-", PLAIN, snapshot=snapshot, stdin=child.stdout)  # type: ignore[arg-type]
+        table = manifest.read("-", PLAIN, snapshot=snapshot, look=References().look, stdin=child.stdout)  # type: ignore[arg-type]
     assert [task.prompt for task in tasks_of(table)] == ["a", "b"]
 
 
@@ -857,9 +861,9 @@ def test_a_file_that_cannot_be_opened_is_told_with_a_hint(tmp_path: Path, snapsh
         with pytest.raises(InputError, match=r"\.csv, \.tsv, \.jsonl, \.ndjson, \.parquet, \.pq"):
             read(tmp_path / name, snapshot)
     with pytest.raises(InputError, match="cannot be opened"):
-        manifest.read(f"{tmp_path}/\0.csv", PLAIN, snapshot=snapshot)
+        manifest.read(f"{tmp_path}/\0.csv", PLAIN, snapshot=snapshot, look=References().look)
     with pytest.raises(InputError, match="standard input"):
-        manifest.read("-", PLAIN, snapshot=snapshot)
+        manifest.read("-", PLAIN, snapshot=snapshot, look=References().look)
 
 
 def test_a_file_without_permission_is_told(tmp_path: Path, snapshot: Path) -> None:
@@ -914,13 +918,15 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from batchgen import manifest
+from batchgen.references import References
 folder, rows, same = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 with (folder / "t.csv").open("w") as file:
     file.write("id,prompt,tag\\n")
     file.writelines(
         f"row-{n},A studio photo of item {0 if same else n} in soft light,t{n % 9}\\n" for n in range(rows)
     )
-table = manifest.read(str(folder / "t.csv"), manifest.Reading(model="m"), snapshot=folder / "s")
+reading = manifest.Reading(model="m")
+table = manifest.read(str(folder / "t.csv"), reading, snapshot=folder / "s", look=References().look)
 assert sum(len(batch.keys) for batch in table.batches()) == rows
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -17,6 +17,7 @@ from batchgen import results
 from batchgen.errors import StorageError
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import ErrorClass, Image, Outcome, Status, Usage, UsageQuality
+from batchgen.references import References
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def manifest(tmp_path: Path, text: str) -> Manifest:
     source = tmp_path / "m.csv"
     source.write_text(text, encoding="utf-8")
-    return manifests.read(str(source), manifests.Reading(model="m"), snapshot=tmp_path / "manifest.parquet")
+    reading = manifests.Reading(model="m")
+    return manifests.read(
+        str(source), reading, snapshot=tmp_path / "manifest.parquet", look=References().look
+    )
 
 
 async def settle(ledger: Ledger, key: str, outcome: Outcome, status: Status) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import sys
 import traceback
@@ -52,6 +53,8 @@ Examples:
   batchgen run products.parquet --template "A studio photo of {product} on {background}" --variants 2
   batchgen run prompts.csv --column prompt=Caption --column id=sku --name "{category}/{id}"
   batchgen run prompts.csv --base-url http://127.0.0.1:8080/v1 -m gemini-3-pro-image-preview
+  batchgen run edits.csv --image-size 2K --aspect-ratio 16:9    a `references` column names pictures
+  batchgen run shop.jsonl --expect text --response-format '{"type": "json_object"}'
   zcat prompts.csv.gz | batchgen run - -o runs/tonight
 
 \b
@@ -115,6 +118,19 @@ def _pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) -
     return dict(pair.split("=", 1) for pair in given)
 
 
+def _json(_: click.Context, parameter: click.Parameter, given: str | None) -> object:
+    try:
+        return None if given is None else json.loads(given, object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as cause:
+        raise click.BadParameter(f"this is not JSON ({cause}): {given!r}", param=parameter) from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
 class Call(NamedTuple):
     """What somebody typed, and what no answer to it may show."""
 
@@ -148,6 +164,12 @@ def commands() -> None:
 )
 @click.option("--allow-http", is_flag=True, help="Let key and prompts travel unencrypted to another machine.")
 @click.option("--dialect", metavar="NAME", help="The wire format.  [default: the provider's own]")
+@click.option(
+    "--image-options",
+    type=click.Choice(["none", "google", "openrouter", "modalities", "flat", "suffix"]),
+    help="How the endpoint is told of shape and size.  [default: the provider's own]",
+)
+@click.option("--stream", is_flag=True, help="Answers as events: past proxies that cut what is silent long.")
 @click.option(
     "-m",
     "--model",
@@ -202,6 +224,26 @@ def commands() -> None:
 @click.option("--temperature", type=float, metavar="X", help="0 to 2, for rows without one.")
 @click.option("--top-p", type=float, metavar="X", help="0 to 1, for rows without one.")
 @click.option("--max-tokens", type=int, metavar="N", help="Text and picture together, for rows without one.")
+@click.option("--seed", type=int, metavar="N", help="0 to 2147483647, for rows without one.")
+@click.option(
+    "--stop",
+    multiple=True,
+    metavar="TEXT",
+    allow_from_autoenv=False,
+    help="Ends an answer, for rows without one. Repeatable.",
+)
+@click.option("--aspect-ratio", metavar="W:H", help="Such as 16:9, for rows without one.")
+@click.option("--image-size", metavar="SIZE", help="512, 1K, 2K or 4K, for rows without one.")
+@click.option(
+    "--expect",
+    type=click.Choice(["image", "text"]),
+    help="What completes a row.  [default: text with JSON or tools, else image]",
+)
+@click.option("--response-format", metavar="JSON", callback=_json, help='Such as {"type": "json_object"}.')
+@click.option("--tools", metavar="JSON", callback=_json, help="A list of functions, in OpenAI's format.")
+@click.option("--tool-choice", metavar="WORD", help="none, auto, required, or a tool as JSON.")
+@click.option("--extra", metavar="JSON", callback=_json, help="An object, laid over the body of requests.")
+@click.option("--allow-outside", is_flag=True, help="References may lie outside the manifest's folder.")
 @click.option(
     "--check",
     type=click.Choice(["full", "quick"]),

@@ -12,27 +12,40 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.errors import InputError
 from batchgen.manifest import tables
+from batchgen.manifest.asked import shape, unfit
 from batchgen.manifest.problems import Problems
-from batchgen.manifest.rows import Reading, Rows
+from batchgen.manifest.reading import Reading
+from batchgen.manifest.rows import Rows
 from batchgen.manifest.snapshot import Batch, Draft, Manifest
+from batchgen.manifest.structure import PARSERS, stated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Batch", "Manifest", "Reading", "read", "read_ids"]
+    from batchgen.records import Reference
+
+__all__ = ["PARSERS", "Batch", "Manifest", "Reading", "read", "read_ids", "shape", "stated", "unfit"]
 
 
-def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | None = None) -> Manifest:
+def read(
+    source: str,
+    reading: Reading,
+    *,
+    snapshot: Path,
+    look: Callable[[str], Reference],
+    stdin: BinaryIO | None = None,
+) -> Manifest:
     """
     Check a manifest and put its snapshot at `snapshot`.
 
-    `source` is a path, or '-' for a CSV on `stdin`. Raises `InputError` if the source cannot be opened,
+    `source` is a path, or '-' for a CSV on `stdin`; `look` finds out what is in a file that rows bring along,
+    or raises an `InputError` that says why it cannot go. Raises `InputError` if the source cannot be opened,
     `ManifestError` with all that is wrong in it, `StorageError` if the snapshot cannot be written. After an
     error nothing is left behind; what was at `snapshot` before stays as it was.
     """
     problems = Problems("standard input" if source == "-" else source)
     with tables.opened(source, stdin, problems) as table:
-        rows = Rows(table.schema, reading, problems)
+        rows = Rows(table.schema, reading, problems, look)
         problems.stop()
         identified = rows.id_column is not None
         with Draft(snapshot, rows.schema, identified=identified) as draft:

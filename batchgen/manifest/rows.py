@@ -7,26 +7,33 @@ ones as they were under a prefix that none of ours has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchgen.errors import InputError, nearest
+from batchgen.manifest import asked
+from batchgen.manifest.cells import Cells, blank, or_default, spread
 from batchgen.manifest.problems import quoted
-from batchgen.manifest.tables import JSON, UNDECODABLE, is_text, texts
+from batchgen.manifest.tables import UNDECODABLE, is_text, texts
 from batchgen.manifest.template import Template
-from batchgen.records import Params, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from batchgen.manifest.cells import Coded
+    from batchgen.manifest.conversations import Conversation
     from batchgen.manifest.problems import Problems
+    from batchgen.manifest.reading import Reading
+    from batchgen.records import Reference
 
-COLUMNS: Final = ("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens")
+COLUMNS: Final = (
+    *("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens"),
+    *asked.COLUMNS,
+)
 """Ours. Every other column of a manifest is carried to the results."""
 CARRIED: Final = "carried:"
 DIGEST: Final = 16
@@ -35,8 +42,6 @@ MARK_ID: Final = "\0i"
 MARK_VARIANT: Final = "\0v"
 """Stand in a stored name for what is told per task; no cell can hold a nul character."""
 
-_WHOLE: Final = r"^[0-9]{1,9}(\.0+)?$"
-_REAL: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _BATCH_ROWS: Final = 8192
 _BATCH_BYTES: Final = 8 << 20
 
@@ -56,52 +61,13 @@ SCHEMA: Final = pa.schema(
 )
 
 
-class Reading(Value, frozen=True, kw_only=True):
-    """How a job tells us to read its manifest. Cells override what is said here."""
-
-    model: str
-    """Id sent where a row names none."""
-    models: Mapping[str, str] | None = None
-    """Lower-case alias or id → id as it is sent; None: any name is sent as it stands."""
-    unknown: str = "unknown model"
-    """What is said before a name that is not among `models`."""
-    columns: Mapping[str, str] = {}
-    """Our column → the file's."""
-    template: str | None = None
-    """Makes the prompt from columns: 'A studio photo of {product} on {background}'."""
-    name: str | None = None
-    """Makes the file name from columns, {id}, {variant} and {row}; None means '{id}'."""
-    system: str | None = None
-    params: Params = Params()
-    variants: int = 1
-
-
-class _Range(Value, frozen=True, kw_only=True):
-    """Which numbers a column takes."""
-
-    type: Any
-    pattern: str
-    low: float
-    high: float
-    words: str
-
-
-_RANGES: Final = {
-    "variants": _Range(
-        type=pa.int32(), pattern=_WHOLE, low=1, high=10_000, words="a whole number from 1 to 10,000"
-    ),
-    "temperature": _Range(type=pa.float64(), pattern=_REAL, low=0, high=2, words="a number from 0 to 2"),
-    "top_p": _Range(type=pa.float64(), pattern=_REAL, low=0, high=1, words="a number from 0 to 1"),
-    "max_tokens": _Range(
-        type=pa.int32(), pattern=_WHOLE, low=1, high=999_999_999, words="a whole number from 1 to 999,999,999"
-    ),
-}
-
-
 class Rows:
     """Turns batches of one table into batches of its snapshot; what is wrong goes to `problems`."""
 
-    def __init__(self, table: pa.Schema, reading: Reading, problems: Problems) -> None:
+    def __init__(
+        self, table: pa.Schema, reading: Reading, problems: Problems, look: Callable[[str], Reference]
+    ) -> None:
+        """:param look: what is in a file that a row brings along."""
         self._table = table
         self._reading = reading
         self._problems = problems
@@ -110,17 +76,19 @@ class Rows:
         self._ours = self._find_ours()
         self._template = self._parse(reading.template)
         self._name = self._parse(reading.name) or Template("{id}")
-        self._cells = self._find_cells()
+        self._used = self._find_used()
         unused = set(self._ours.values())
         self._carried = [name for name in table.names if name not in unused]
-        for ours, name in self._ours.items():
-            self._check_type(ours, table.field(name).type if table.names.count(name) == 1 else pa.null())
+        self._cells = Cells(table, self._ours, problems)
+        self._asking = asked.Asking(self._cells, reading, problems, look)
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Of the batches `normalise` gives."""
         carried = [self._table.field(name).remove_metadata() for name in self._carried]
-        return pa.schema([*SCHEMA, *(field.with_name(CARRIED + field.name) for field in carried)])
+        return pa.schema(
+            [*SCHEMA, *self._asking.fields, *(field.with_name(CARRIED + field.name) for field in carried)]
+        )
 
     @property
     def id_column(self) -> str | None:
@@ -130,7 +98,7 @@ class Rows:
     def normalise(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Check a batch and give it as the snapshot has it, in stretches of bounded size."""
         self._check_text(batch)
-        added = len(self._reading.system or "") + len(self._reading.template or "")
+        added = len(self._reading.system or "") + len(self._reading.template or "") + self._asking.width
         width = batch.nbytes // max(1, batch.num_rows) + added
         step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (width + 1)))
         for start in range(0, batch.num_rows, step):
@@ -139,26 +107,29 @@ class Rows:
             self._problems.start += part.num_rows
 
     def _normalised(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        variants = self._number(batch, "variants", self._reading.variants)
+        variants = self._cells.number(batch, "variants", self._reading.variants)
         params = self._reading.params
+        models = self._models(batch)
+        wanted = self._asking.of(batch, models)
         content = {
-            "model": self._models(batch),
-            "system": self._default(
-                self._text(batch, "system"), pa.scalar(self._reading.system, pa.string())
-            ),
-            "prompt": self._prompts(batch),
-            "temperature": self._number(batch, "temperature", params.temperature),
-            "top_p": self._number(batch, "top_p", params.top_p),
-            "max_tokens": self._number(batch, "max_tokens", params.max_tokens),
+            "model": models,
+            "system": self._systems(batch, wanted.said),
+            "prompt": self._prompts(batch, wanted.said),
+            "temperature": self._cells.number(batch, "temperature", params.temperature),
+            "top_p": self._cells.number(batch, "top_p", params.top_p),
+            "max_tokens": self._cells.number(batch, "max_tokens", params.max_tokens),
         }
+        stored = {**content, **wanted.stored}
+        self._asking.check(stored, wanted, models)
         ours = {
             "id": self._ids(batch),
-            "digest": digests(content),
+            "digest": digests({**content, **wanted.hashed}),
             "variants": variants,
             "name": self._names(batch, variants),
-            **content,
+            **stored,
         }
-        columns = [_spread(ours[name], batch.num_rows) for name in SCHEMA.names]
+        names = [*SCHEMA.names, *(field.name for field in self._asking.fields)]
+        columns = [spread(ours[name], batch.num_rows) for name in names]
         columns += [batch.column(name) for name in self._carried]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
@@ -192,7 +163,7 @@ class Rows:
                 found[ours] = name
         if "id" not in mapping and "id" not in found and (name := self._match("custom_id")) is not None:
             found["id"] = name
-        if self._reading.template is None and "prompt" not in found and "prompt" not in mapping:
+        if self._reading.template is None and not {"prompt", "messages"} & {*found, *mapping}:
             names = ", ".join(quoted(name) for name in self._table.names[:20])
             hint = _other_separator(self._table.names) or nearest("prompt", self._table.names)
             self._problems.add(
@@ -209,7 +180,7 @@ class Rows:
             self._problems.add(str(error))
             return None
 
-    def _find_cells(self) -> dict[str, str]:
+    def _find_used(self) -> dict[str, str]:
         """Placeholder → the file's column, for both templates."""
         cells = {}
         for template, own in ((self._template, ()), (self._name, ("id", "variant", "row"))):
@@ -221,16 +192,6 @@ class Rows:
                     hint = nearest(name, [*self._table.names, *own])
                     self._problems.add(f"the template uses {{{name}}} and the file has no such column{hint}")
         return cells
-
-    def _check_type(self, ours: str, kind: pa.DataType) -> None:
-        if is_text(kind) or pa.types.is_null(kind):
-            return
-        fits = {"id": pa.types.is_integer(kind)}.get(ours, False)
-        if ours in _RANGES:
-            fits = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        if not fits:
-            wanted = "text or whole numbers" if ours == "id" else "numbers" if ours in _RANGES else "text"
-            self._problems.add(f"expected {wanted}, and the column is {kind}", column=self._ours[ours])
 
     # What a cell says
 
@@ -248,43 +209,8 @@ class Rows:
             )
             self._problems.add_where(pc.and_not(nul, undecodable), "a nul character; remove it", field.name)
 
-    def _text(self, batch: pa.RecordBatch, ours: str) -> pa.Array | pa.Scalar:
-        """Our column as text, null where it is not given; one null for all where there is no such column."""
-        if ours not in self._ours:
-            return pa.scalar(None, pa.string())
-        name = self._ours[ours]
-        field = self._table.field(name)
-        cells = texts(batch.column(name), field)
-        if field.metadata == JSON and ours in {"prompt", "system", "model"}:
-            other = pc.invert(pc.starts_with(batch.column(name), '"'))
-            self._problems.add_where(other, lambda row: f"expected text, got {quoted(cells[row])}", name)
-        return pc.if_else(_blank(cells), pa.scalar(None, pa.string()), cells)
-
-    @staticmethod
-    def _default(cells: pa.Array | pa.Scalar, value: pa.Scalar) -> pa.Array | pa.Scalar:
-        if isinstance(cells, pa.Scalar):
-            return value
-        return pc.fill_null(cells, value) if value.is_valid else cells
-
-    def _number(self, batch: pa.RecordBatch, ours: str, default: float | None) -> pa.Array | pa.Scalar:
-        span = _RANGES[ours]
-        if ours not in self._ours:
-            return pa.scalar(default, span.type)
-        cells = pc.utf8_trim_whitespace(self._text(batch, ours))
-        good = pc.match_substring_regex(cells, span.pattern)
-        read = pc.if_else(good, pc.replace_substring_regex(cells, r"^\+", ""), pa.scalar(None, pa.string()))
-        if pa.types.is_integer(span.type):
-            read = pc.replace_substring_regex(read, r"\..*", "")
-        numbers = read.cast(span.type)
-        fits = pc.and_(pc.greater_equal(numbers, span.low), pc.less_equal(numbers, span.high))
-        bad = pc.and_(pc.is_valid(cells), pc.invert(pc.fill_null(fits, pa.scalar(value=False))))
-        self._problems.add_where(
-            bad, lambda row: f"expected {span.words}, got {quoted(cells[row])}", self._ours[ours]
-        )
-        return self._default(numbers, pa.scalar(default, span.type))
-
     def _ids(self, batch: pa.RecordBatch) -> pa.Array | pa.Scalar:
-        cells = self._text(batch, "id")
+        cells = self._cells.text(batch, "id")
         if "id" in self._ours:
             self._problems.add_where(pc.is_null(cells), "missing id; every row needs one", self._ours["id"])
         return cells
@@ -293,7 +219,7 @@ class Rows:
         usual = pa.scalar(self._reading.model, pa.string())
         if "model" not in self._ours:
             return usual
-        cells = self._text(batch, "model")
+        cells = self._cells.text(batch, "model")
         known = self._reading.models
         coded = pc.utf8_trim_whitespace(cells).dictionary_encode()
         names = coded.dictionary.to_pylist()
@@ -307,21 +233,62 @@ class Rows:
             ),
             self._ours["model"],
         )
-        return self._default(models, usual)
+        return or_default(models, usual)
 
-    def _prompts(self, batch: pa.RecordBatch) -> pa.Array:
-        if self._template is None:
-            cells = self._text(batch, "prompt")
-            self._problems.add_where(pc.is_null(cells), "the prompt is empty", self._ours["prompt"])
-            return pc.fill_null(cells, "")
-        cells = self._render(self._template, batch, {})
-        for name in dict.fromkeys(map(self._cells.__getitem__, self._template.names)):
+    def _systems(self, batch: pa.RecordBatch, said: Coded[Conversation] | None) -> pa.Array | pa.Scalar:
+        cells = self._cells.text(batch, "system")
+        filled = or_default(cells, pa.scalar(self._reading.system, pa.string()))
+        if said is None:
+            return filled
+        own = pc.fill_null(said.column(lambda one: one.system, pa.bool_()), pa.scalar(value=False))
+        self._problems.add_where(
+            spread(pc.and_(own, pc.is_valid(cells)), batch.num_rows),
+            "the messages bring a system prompt, too; leave one of the two out",
+            self._ours.get("system"),
+        )
+        return pc.if_else(own, pa.scalar(None, pa.string()), filled)
+
+    def _prompts(self, batch: pa.RecordBatch, said: Coded[Conversation] | None) -> pa.Array:
+        """What the user says; the last of it where there are messages."""
+        free = None if said is None else pc.is_valid(said.indices)
+        if self._template is not None:
+            cells = self._filled(self._template, batch, free)
+        else:
+            cells = self._plain(batch, free)
+        if said is None:
+            return cells
+        return pc.coalesce(said.column(lambda one: one.prompt, pa.string()), pc.if_else(free, "", cells))
+
+    def _plain(self, batch: pa.RecordBatch, free: pa.Array | None) -> pa.Array:
+        """
+        The cells of the column of prompts.
+
+        :param free: which rows have messages, where there is a column of these.
+        """
+        cells = spread(self._cells.text(batch, "prompt"), batch.num_rows)
+        column = self._ours.get("prompt")
+        empty = pc.is_null(cells)
+        if free is None:
+            self._problems.add_where(empty, "the prompt is empty", column)
+        else:
+            neither, both = "neither a prompt nor messages", "both a prompt and messages"
+            either = "; a row has one of the two"
+            column = column or self._ours.get("messages")
+            self._problems.add_where(pc.and_not(empty, free), neither + either, column)
+            self._problems.add_where(pc.and_not(free, empty), both + either, column)
+        return pc.fill_null(cells, "")
+
+    def _filled(self, template: Template, batch: pa.RecordBatch, free: pa.Array | None) -> pa.Array:
+        """The template's prompts; a row that has messages is free of it."""
+        cells = self._render(template, batch, {})
+        for name in dict.fromkeys(map(self._used.__getitem__, template.names)):
             used = texts(batch.column(name), self._table.field(name))
-            empty = pc.fill_null(_blank(used), pa.scalar(value=True))
+            empty = pc.fill_null(blank(used), pa.scalar(value=True))
+            if free is not None:
+                empty = pc.and_not(empty, free)
             self._problems.add_where(empty, "the cell is empty, and the prompt template needs it", name)
-        if not self._template.names:
-            blank = _blank(cells)
-            self._problems.add_where(blank, "the prompt template gives an empty prompt")
+        if not template.names:
+            self._problems.add_where(blank(cells), "the prompt template gives an empty prompt")
         return cells
 
     def _names(self, batch: pa.RecordBatch, variants: pa.Array | pa.Scalar) -> pa.Array:
@@ -340,7 +307,7 @@ class Rows:
         cells = {
             name: own[name]
             if name in own
-            else texts(batch.column(self._cells[name]), self._table.field(self._cells[name]))
+            else texts(batch.column(self._used[name]), self._table.field(self._used[name]))
             for name in template.names
         }
         return template.render(cells, batch.num_rows)
@@ -351,10 +318,13 @@ def digests(content: Mapping[str, pa.Array | pa.Scalar]) -> pa.Array:
     BLAKE2b-128 of what each row sends; a scalar is what all rows send, and one column has no nulls.
 
     A contract with ledgers on disk: the hashed bytes are the UTF-8 of the `field=value` of all fields that
-    are given, in the order model, system, prompt, temperature, top_p, max_tokens, joined by one nul
-    character. Floats are written as Python's `repr` has them (`1.0`, `0.7`), whole numbers in digits. A
-    field that is not given leaves nothing, so that fields which are added one day do not change the keys of
-    rows without them.
+    are given, in the order model, system, prompt, temperature, top_p, max_tokens, messages, references,
+    aspect_ratio, image_size, seed, stop, response_format, tools, tool_choice, extra, expect, joined by one
+    nul character. Floats are written as Python's `repr` has them (`1.0`, `0.7`), whole numbers in digits,
+    what has structure as JSON with sorted keys and no blanks. The references are the SHA-256 in hex of each
+    file, or of a URL's text, with commas between; the prompt beside messages is what the user says last in
+    them; what is expected is given where it is `text`. A field that is not given leaves nothing, so that
+    fields which are added one day do not change the keys of rows without them.
     """
     lead = ""
     parts: list[pa.Array | str] = []
@@ -396,10 +366,6 @@ def _other_separator(names: list[str]) -> str:
     return ""
 
 
-def _spread(cells: pa.Array | pa.Scalar, rows: int) -> pa.Array:
-    return cells if isinstance(cells, pa.Array) else pa.repeat(cells, rows)
-
-
 def _may_have_nul(column: pa.Array) -> bool:
     """A quick look at all cells at once: where it finds one, or cannot look, each needs a closer one."""
     if not pa.types.is_string(column.type):
@@ -410,10 +376,6 @@ def _may_have_nul(column: pa.Array) -> bool:
     places = memoryview(offsets).cast("i")
     start, stop = places[column.offset], places[column.offset + len(column)]
     return b"\0" in data.slice(start, stop - start).to_pybytes()
-
-
-def _blank(cells: pa.Array) -> pa.Array:
-    return pc.or_(pc.equal(cells, ""), pc.utf8_is_space(cells))
 
 
 def hex_texts(hashed: bytes | memoryview) -> pa.Array:

@@ -15,16 +15,18 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import StorageError
+from batchgen.manifest.asked import COLUMNS as ASKED
 from batchgen.manifest.problems import KEPT, quoted
 from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
 from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
-from batchgen.records import Expect, Params, Task
+from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -65,8 +67,9 @@ class Batch:
 
     def task(self, index: int) -> Task:
         """The `index`-th task of this batch."""
-        cell = {name: self._rows.column(name)[index].as_py() for name in _TASK_COLUMNS}
+        cell = {name: self._rows.column(name)[index].as_py() for name in self._told}
         variant = self._variants[index].as_py()
+        references, stop = cell.get("references"), cell.get("stop")
         return Task(
             key=self.keys[index],
             id=self.ids[index],
@@ -75,9 +78,12 @@ class Batch:
             model=cell["model"],
             prompt=cell["prompt"],
             system=cell["system"],
+            messages=cell.get("messages"),
+            references=() if references is None else _REFERENCES.decode(references),
             expect=self.expects[index],
             params=Params(
-                temperature=cell["temperature"], top_p=cell["top_p"], max_tokens=cell["max_tokens"]
+                stop=() if stop is None else _STOP.decode(stop),
+                **{name: cell[name] for name in _PARAMS if name in cell},
             ),
         )
 
@@ -111,6 +117,11 @@ class Batch:
         return pa.RecordBatch.from_arrays([*ours, *carried], schema=pa.schema([*_RESULT, *self._carried]))
 
     @cached_property
+    def _told(self) -> list[str]:
+        """The columns that a task is made of."""
+        return [name for name in _TASK_COLUMNS if self._rows.schema.get_field_index(name) >= 0]
+
+    @cached_property
     def _keys(self) -> pa.Array:
         occurrence = self._rows.column("occurrence").cast(pa.string())
         return pc.binary_join_element_wise(self._digests, occurrence, self._variants.cast(pa.string()), "-")
@@ -132,9 +143,17 @@ class Batch:
         return pc.binary_join_element_wise(pc.utf8_slice_codeunits(self._digests, 0, 16), suffix, "")
 
 
-_TASK_COLUMNS: Final = ("name", "model", "prompt", "system", "temperature", "top_p", "max_tokens")
 _SIZES: Final = ["aspect_ratio", "image_size"]
 _EXPECTS: Final[dict[str | None, Expect]] = {None: Expect.IMAGE, **{str(expect): expect for expect in Expect}}
+_PARAMS: Final = tuple(name for name in Params.__struct_fields__ if name != "stop")
+_TASK_COLUMNS: Final = (
+    *("name", "model", "prompt", "system", "messages", "references", "stop"),
+    *_PARAMS,
+)
+_REFERENCES: Final = msgspec.json.Decoder(tuple[Reference, ...])
+_STOP: Final = msgspec.json.Decoder(tuple[str, ...])
+_REPEATED: Final = ["model", "system", "name", *(name for name in ASKED if name not in {"messages", "seed"})]
+"""Columns of few values, or of long ones that are likely to come again."""
 _RESULT: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -251,7 +270,7 @@ class Draft:
             path,
             self._schema,
             compression="snappy",
-            use_dictionary=["model", "system", "name"],
+            use_dictionary=_REPEATED,
             write_statistics=False,
         )
         files.callback(_close_quietly, writer)
