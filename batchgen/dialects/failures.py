@@ -101,8 +101,8 @@ _OVERLOADED = re.compile(r"\boverloaded\b|\bhigh demand\b|\btemporarily unavaila
 _TAG = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE)
 _REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{6,80})", re.IGNORECASE)
 _ADVICE = {
-    ErrorClass.ENDPOINT_INCAPABLE: "this endpoint generates pictures but cannot return them on chat"
-    " completions; another base URL or provider is needed",
+    ErrorClass.ENDPOINT_INCAPABLE: "this endpoint cannot return pictures in the format it was asked in;"
+    " --dialect gemini asks in Gemini's own",
     ErrorClass.MODEL: "check the base URL and the model",
 }
 
@@ -128,6 +128,11 @@ def classify(status: int, headers: Mapping[str, str], body: object, *, now: floa
         retry_after=stated(meant, headers, said.words, now=now),
         request_id=request_id(headers, value, said.message),
     )
+
+
+def is_bare(body: Mapping[str, object]) -> bool:
+    """Tell whether a body looks like a bare error: `{"code":…,"msg":…}`, `{"message":…}`, `{"detail":…}`."""
+    return any(string(body.get(name)) for name in ("message", "msg", "detail"))
 
 
 def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
