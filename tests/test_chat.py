@@ -201,7 +201,7 @@ def test_each_shape_gives_its_picture_and_its_text(answer: dict[str, Any]) -> No
         completion("\n".join(b64(PNG)[at : at + 76] for at in range(0, len(b64(PNG)), 76))),
         completion(None, images=[{"image_url": {"url": data_url(PNG)}}]),
         completion("", images=[{"image_url": {"url": data_url(PNG)}}]),
-        {"created": 1, "data": [{"b64_json": b64(PNG), "revised_prompt": "…"}]},
+        {"created": 1, "data": [{"b64_json": b64(PNG)}]},
     ],
 )
 def test_a_picture_alone_leaves_no_text(answer: dict[str, Any]) -> None:
