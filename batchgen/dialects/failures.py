@@ -105,7 +105,7 @@ _FREE_TIER = re.compile(r"free[-_ ]?tier")
 _OVERLOADED = re.compile(r"\boverloaded\b|\bhigh demand\b|\btemporarily unavailable\b")
 
 _TAG = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE)
-_REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{6,80})", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{5,79}\w)", re.IGNORECASE)
 _ADVICE = {
     ErrorClass.ENDPOINT_INCAPABLE: "this endpoint generates pictures but cannot return them on chat"
     " completions; another base URL or provider is needed",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DATA = "data:image/"
-_BEFORE_PAYLOAD = re.compile(rb'data:image/[a-z0-9.+-]{1,40};base64,|"b64_json": ?"')
+_BEFORE_PAYLOAD = re.compile(rb'data:image/[a-z0-9.+-]{1,40};base64,|"b64_json"\s{0,8}:\s{0,8}"')
 _BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _BARE_LENGTH = 1000
 _URL_LENGTH = 8192
