@@ -40,14 +40,15 @@ def _names(value: object) -> set[str]:
 NAMES = sorted(set[str]().union(*(_names(json.loads(body)) for body in BODIES)))
 WORDS = [
     "![a](", "](data:image/", "data:image/png;base64,iVBORw0KGgo=", "data:,", "iVBORw0KGgo=", "/9j/" * 300,
-    "https://h/x", "https://[", "http://", "SAFETY", "{", "[[", '{"error":', "%", "%2", "\ud83d", "\x00\x1b[2J", "lifted-0",
-    "data: ", "\n\n", "[DONE]", "NaN", "-1", "1e999", "9" * 400, "", " ", "stop", "22s",
+    "https://h/x", "https://[", "http://", "SAFETY", "{", "[[", '{"error":', "%", "%2", "\ud83d",
+    "\x00\x1b[2J", "lifted-0", "data: ", "\n\n", "[DONE]", "NaN", "-1", "1e999", "9" * 400, "", " ", "stop",
+    "22s",
 ]  # fmt: skip
 RAW = [
     "9" * 5_000, "-" + "9" * 5_000, "NaN", "-Infinity", "1e999", "-0.0", "1e-400", '"\\ud83d"',
-    '"\\udc00\\ud800"', '{"a":1,"a":{"b":2}}', "[" * 3_000 + "]" * 3_000, '{"a":' * 3_000 + "1" + "}" * 3_000, "[" * 200_000,
-    "{}" + ",[]" * 300_000, '"' + "x" * 300_000 + '"', "\x00", "\ufeff1", "'x'", "", "undefined",
-    '"\n\t\x01"',
+    '"\\udc00\\ud800"', '{"a":1,"a":{"b":2}}', "[" * 3_000 + "]" * 3_000, '{"a":' * 3_000 + "1" + "}" * 3_000,
+    "[" * 200_000, "{}" + ",[]" * 300_000, '"' + "x" * 300_000 + '"', "\x00", "\ufeff1", "'x'", "",
+    "undefined", '"\n\t\x01"',
 ]  # fmt: skip
 """JSON that few writers write, and what is none."""
 _HOLE = "\u2603 a hole \u2603"

@@ -40,7 +40,7 @@ _RATIO = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
 _SHORT_EDGE = {"512": 512, "1K": 1024, "2K": 2048, "4K": 4096}
 _STEP = 16
 # These send base64 always, and answer HTTP 400 to whoever asks for it.
-_OPENAIS_OWN = re.compile(r"(?:.*/)?(?:chat)?gpt-image.*", re.IGNORECASE | re.DOTALL)
+_OPENAIS_OWN = ("gpt-image", "chatgpt-image")
 # As browsers write names: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 _ESCAPED = {"\n": "%0A", "\r": "%0D", '"': "%22"}
 
@@ -53,12 +53,13 @@ def request(task: Task, attached: Sequence[Attached], *, options: ImageOptions, 
     :raises InputError: a reference is a link; only a file can go along.
     """
     params = task.params
+    own = task.model.rpartition("/")[2].casefold().startswith(_OPENAIS_OWN)
     asked = {
         "model": task.model,
         "prompt": task.prompt,
         "n": 1,
         **_shape(params, options),
-        "response_format": None if _OPENAIS_OWN.fullmatch(task.model) else "b64_json",
+        "response_format": None if own else "b64_json",
     }
     given = {name: value for name, value in asked.items() if value is not None}
     fields = bodies.laid_over(given, bodies.decoded(params.extra))
