@@ -112,7 +112,7 @@ def _size(params: Params) -> str | None:
     if ratio is None:
         return params.aspect_ratio
     wide, high = int(ratio[1]), int(ratio[2])
-    long = max(_STEP, round(short * max(wide, high) / min(wide, high) / _STEP) * _STEP)
+    long = round(short * max(wide, high) / min(wide, high) / _STEP) * _STEP
     return f"{long}x{short}" if wide > high else f"{short}x{long}"
 
 
@@ -123,19 +123,21 @@ def _form(fields: Mapping[str, Any], attached: Sequence[Attached]) -> Request:
     Its boundary is a hash of all that it parts: nothing can hold its own hash, so no picture and no prompt
     can hold the boundary, and the same task always makes the same body.
     """
-    parts = [(_named(name), _text(value)) for name, value in fields.items() if value is not None]
-    parts += [_file(number, one) for number, one in enumerate(attached, 1)]
+    said = [(_named(name), _text(value)) for name, value in fields.items() if value is not None]
+    shown = [_file(number, one) for number, one in enumerate(attached, 1)]
     digest = sha256()
-    for head, content in parts:
+    for head, content in (*said, *shown):
         digest.update(head)
         digest.update(content)
     boundary = f"batchgen-{digest.hexdigest()[:32]}".encode()
+    before = b"".join(b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary, head, text) for head, text in said)
     body: list[bytes] = []
-    for head, content in parts:
-        body += [b"--%b\r\n%b\r\n\r\n" % (boundary, head), content, b"\r\n"]
+    for head, data in shown:
+        body += [b"%b--%b\r\n%b\r\n\r\n" % (before, boundary, head), data]
+        before = b"\r\n"
     return Request(
         path=EDITS,
-        body=(*body, b"--%b--\r\n" % boundary),
+        body=(*body, b"\r\n--%b--\r\n" % boundary),
         content_type=f"multipart/form-data; boundary={boundary.decode()}",
     )
 
