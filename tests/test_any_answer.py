@@ -19,7 +19,7 @@ from batchgen.records import Expect, Failure, Generation
 from tests.examples import EXAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from batchgen.dialects import Dialect
 
@@ -190,9 +190,41 @@ def test_no_answer_makes_a_dialect_raise(
     read()
 
 
+SMALL = [raw for raw in RAW if len(raw) < 10_000]
+RICH = [
+    EXAMPLES[name].body
+    for name in (
+        "Markdown with a data URL, usage without image tokens", "message.images with cost",
+        "content parts, image_url", "Gemini's own body on chat", "Images API, output that is not split",
+        "Google's shape, a day's quota with a delay of seconds",
+    )
+]  # fmt: skip
+
+
+def each_node_replaced(body: str, value: str) -> Iterator[str]:
+    root = [json.loads(body)]
+    open_: list[Any] = [root]
+    while open_:
+        place = open_.pop()
+        for key in list(place) if isinstance(place, dict) else range(len(place)):
+            kept, place[key] = place[key], value
+            yield json.dumps(root[0])
+            place[key] = kept
+            if isinstance(kept, dict | list):
+                open_.append(kept)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_what_is_hardly_json_is_read_wherever_it_stands_in_an_answer(dialect: Dialect) -> None:
+    for body in RICH:
+        for holed in each_node_replaced(body, _HOLE):
+            for raw in SMALL:
+                holds(dialect, 200, {}, encoded(holed.replace(json.dumps(_HOLE), raw)), Expect.TEXT)
+
+
 @pytest.mark.parametrize("raw", RAW, ids=range(len(RAW)))
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-def test_what_is_hardly_json_is_read_wherever_it_stands_in_an_answer(dialect: Dialect, raw: str) -> None:
+def test_what_is_hardly_json_is_read_where_answers_begin(dialect: Dialect, raw: str) -> None:
     for body in ("%s", '{"choices":%s}', '{"data":[{"b64_json":%s}]}', '{"candidates":[%s]}', '{"error":%s}'):
         for status in (200, 400):
             holds(dialect, status, {}, encoded(body % raw), Expect.IMAGE)
