@@ -11,7 +11,7 @@ import re
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
-from batchgen.records import Expect, ReportedUsage, Usage, UsageQuality
+from batchgen.records import ZERO, Expect, ReportedUsage, Usage, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +64,7 @@ def split(
     parts = prompt + text + image
     return Usage(
         prompt_tokens=prompt,
+        input_image_tokens=min(said.input_image_tokens or 0, prompt),
         text_tokens=text,
         image_tokens=image,
         total_tokens=max(said.total_tokens or 0, parts),
@@ -75,10 +76,14 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     """USD to the billionth, rounded half to even; None when there is no price."""
     if price is None:
         return None
-    tokens = (
-        usage.prompt_tokens * price.input + usage.text_tokens * price.text + usage.image_tokens * price.image
+    shown = usage.input_image_tokens
+    each = (
+        (usage.prompt_tokens - shown) * price.input,
+        shown * (price.input if price.image_input is None else price.image_input),
+        usage.text_tokens * price.text,
+        usage.image_tokens * price.image,
     )
-    return (tokens / _MILLION).quantize(_NANO, rounding=ROUND_HALF_EVEN)
+    return (sum(each, ZERO) / _MILLION).quantize(_NANO, rounding=ROUND_HALF_EVEN)
 
 
 def careful(model: Model) -> Decimal | None:
@@ -89,9 +94,10 @@ def careful(model: Model) -> Decimal | None:
 
 def asking(task: Task, model: Model) -> Decimal | None:
     """
-    USD for what a task says and brings along, at most; None without a price.
+    USD for what a task says and shows, at most; None without a price.
 
-    No tokenizer makes more tokens than bytes; a picture has its own, however many bytes it is.
+    No tokenizer makes more tokens of words than they have bytes; a picture has its own, however many bytes
+    it is.
     """
     params, pictures = task.params, len(task.references)
     said = [task.system, params.response_format, params.tools, params.extra]
@@ -101,8 +107,9 @@ def asking(task: Task, model: Model) -> Decimal | None:
     else:
         said.append(_PICTURE_DATA.sub("", task.messages))
         pictures += task.messages.count(_PICTURE)
-    tokens = sum(len(text.encode()) for text in said if text) + _AROUND + pictures * REFERENCE_TOKENS
-    return cost(Usage(prompt_tokens=tokens), model.price)
+    shown = pictures * (model.reference_tokens or REFERENCE_TOKENS)
+    tokens = sum(len(text.encode()) for text in said if text) + _AROUND + shown
+    return cost(Usage(prompt_tokens=tokens, input_image_tokens=shown), model.price)
 
 
 def usual(model: Model, expect: Expect = Expect.IMAGE) -> Decimal | None:

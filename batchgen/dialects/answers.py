@@ -107,7 +107,8 @@ class _Reading:
         self._remarks: list[str] = []
         for choice in sequence(answer.get("choices")):
             self._choice(mapping(choice))
-        self._pictures.entry(sequence(answer.get("data")))
+        for item in sequence(answer.get("data")):
+            self._item(item)
         for candidate in sequence(answer.get("candidates")):
             self._candidate(mapping(candidate))
         feedback = mapping(answer.get("promptFeedback"))
@@ -126,7 +127,8 @@ class _Reading:
         images = self._pictures.found(promote=not self._blocked) if whole else ()
         said = whole and not (self._blocked or self._cut or self._failed) and bool(text or self._calls)
         finish_reason = next(iter(self._reasons), None)
-        usage = reported(self._answer)
+        pictures_only = bool(images) and "choices" not in self._answer and "data" in self._answer
+        usage = reported(self._answer, pictures_only=pictures_only)
         request_id = failures.request_id(headers, self._answer)
         if images or (said and expect is Expect.TEXT):
             return Generation(
@@ -165,6 +167,11 @@ class _Reading:
         self._pictures.entry(fields.get("image"))
         self._content(fields.get("content"))
         self._content(fields.get("refusal"))
+
+    def _item(self, item: object) -> None:
+        """A picture of the Images API, with the prompt it was made of."""
+        self._pictures.entry(item)
+        self._texts.append(string(mapping(item).get("revised_prompt")))
 
     def _candidate(self, candidate: Mapping[str, Any]) -> None:
         self._reason(candidate.get("finishReason"))
