@@ -56,7 +56,7 @@ def joined(values: Iterable[object]) -> Joined:
 
 
 def unfolded(value: object) -> Joined:
-    """Take a decoded answer. It may be an array of pieces: so Gemini's format streams without events."""
+    """Take a decoded answer; Gemini's own format without events streams it as an array of pieces."""
     if isinstance(value, list) and any("candidates" in mapping(chunk) for chunk in value[1:]):
         return joined(value)
     return Joined(answer=value)
