@@ -19,8 +19,8 @@ from batchgen.cli.running import _foretold, _told
 from batchgen.inspection import Kind
 from batchgen.manifest import Manifest
 from batchgen.simulator import Endpoint, Faults, Settings
-from batchgen.simulator.endpoint import Ending, Reply
 from batchgen.simulator.paint import thumbnail
+from batchgen.simulator.reply import Ending, Reply
 from batchgen.verify import verify
 from tests.nights import Nights
 
