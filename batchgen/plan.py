@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from batchgen.records import Provider
     from batchgen.simulator.transport import SimulatorTransport
 
+Kind: TypeAlias = tuple[str, Expect]
+"""What a task costs goes by its model, and by whether words are enough."""
+
 
 class Preview(Value, frozen=True, kw_only=True):
     """What a run would buy."""
@@ -50,10 +53,12 @@ class Preview(Value, frozen=True, kw_only=True):
     done: int
     new: int
     """Tasks that would be bought."""
+    for_words: int
+    """Those of them for which words are enough."""
     left_alone: int
     """Tasks that failed for good; `--retry-failed` takes them up."""
     estimate_usd: Decimal | None
-    """At one 1K picture each; None when a model has no price."""
+    """At one 1K picture or a short answer each; None when a model has no price."""
     simulated: bool
     shortage: str | None
     """What the disk has too little room for, as the run would say it."""
@@ -78,10 +83,10 @@ def preview(job: Job) -> Preview:
             check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
-            counts, models = _fates(job, manifest, reader, only)
+            counts, kinds = _fates(job, manifest, reader, only)
             place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
             space = space_for(endpoint, manifest, reader, place)
-            shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
+            shortage = _shortage(space, _affordable(job, endpoint, reader, _pictures(kinds)))
     finally:
         if reader is not None:
             reader.close()
@@ -92,8 +97,11 @@ def preview(job: Job) -> Preview:
         tasks=manifest.tasks,
         done=counts[Status.SUCCEEDED],
         new=counts["new"],
+        for_words=counts["new"] - _pictures(kinds),
         left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
-        estimate_usd=_about(models, lambda name: pricing.usual(providers.model_of(endpoint.provider, name))),
+        estimate_usd=_about(
+            kinds, lambda name, expect: pricing.usual(providers.model_of(endpoint.provider, name), expect)
+        ),
         simulated=endpoint.provider.simulated,
         shortage=shortage,
     )
@@ -220,17 +228,22 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
 
 def _fates(
     job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> tuple[Counter[str], Counter[str]]:
-    """How many tasks meet which fate, and how many of each model are to be bought."""
+) -> tuple[Counter[str], Counter[Kind]]:
+    """How many tasks meet which fate, and how many of each kind are to be bought."""
     counts: Counter[str] = Counter()
-    models: Counter[str] = Counter()
+    kinds: Counter[Kind] = Counter()
     for batch, chosen in selected(job, manifest, reader, only):
-        asked = batch.models
+        asked = [*zip(batch.models, batch.expects, strict=True)]
         for index, state in chosen:
             fate = _fate(job, state)
             counts[fate] += 1
-            models[asked[index]] += fate == "new"
-    return counts, models
+            kinds[asked[index]] += fate == "new"
+    return counts, kinds
+
+
+def _pictures(kinds: Mapping[Kind, int]) -> int:
+    """So many of these tasks are to bring a picture."""
+    return sum(count for (_, expect), count in kinds.items() if expect is Expect.IMAGE)
 
 
 def _fate(job: Job, state: State | None) -> str:
@@ -242,11 +255,11 @@ def _fate(job: Job, state: State | None) -> str:
     return state.status
 
 
-def _about(models: Mapping[str, int], each: Callable[[str], Decimal | None]) -> Decimal | None:
-    """So many pictures of each model, at what one of it costs; None as soon as that is not known."""
+def _about(kinds: Mapping[Kind, int], each: Callable[[str, Expect], Decimal | None]) -> Decimal | None:
+    """So many tasks of each kind, at what one of it costs; None as soon as that is not known."""
     total = ZERO
-    for name, count in models.items():
-        price = each(name)
+    for (name, expect), count in kinds.items():
+        price = each(name, expect)
         if price is None and count:
             return None
         total += (price or ZERO) * count
@@ -288,8 +301,8 @@ def check_room(
     """
     most = min(manifest.tasks, job.limit or manifest.tasks)
     if space.fitting(most)[1] is not None:
-        counts, _ = _fates(job, manifest, reader, only)
-        shortage = _shortage(space, _affordable(job, endpoint, reader, counts["new"]))
+        _, kinds = _fates(job, manifest, reader, only)
+        shortage = _shortage(space, _affordable(job, endpoint, reader, _pictures(kinds)))
         if shortage is not None:
             raise InputError(shortage)
 
@@ -316,7 +329,7 @@ class Left(Value, frozen=True, kw_only=True):
 
     tasks: int = 0
     usd: Decimal | None = ZERO
-    """About, at what pictures have cost so far."""
+    """About, at what the like have cost so far."""
     most_usd: Decimal = ZERO
     """Hardly more, at what the dearest have."""
 
@@ -327,21 +340,21 @@ def left(
     """What is still to be bought, now that the run has ended."""
     # What this run was to buy anew is pending until it has been.
     job = msgspec.structs.replace(job, again=False, retry_failed=False)
-    counts, models = _fates(job, manifest, reader, only)
-    costs = {name: reader.costs(name, most=Estimate.RECENT) for name in models}
+    counts, kinds = _fates(job, manifest, reader, only)
+    costs = {kind: reader.costs(*kind, most=Estimate.RECENT) for kind in kinds}
 
-    def usual(name: str) -> Decimal | None:
-        paid = costs[name]
+    def usual(name: str, expect: Expect) -> Decimal | None:
+        paid = costs[name, expect]
         return (
             sum(paid, ZERO) / len(paid)
             if paid
-            else pricing.usual(providers.model_of(endpoint.provider, name))
+            else pricing.usual(providers.model_of(endpoint.provider, name), expect)
         )
 
-    def dear(name: str) -> Decimal:
-        careful = pricing.careful(providers.model_of(endpoint.provider, name)) or ZERO
-        return Estimate(careful, costs[name]).likely
+    def dear(kind: Kind) -> Decimal:
+        careful = pricing.careful(providers.model_of(endpoint.provider, kind[0])) or ZERO
+        return Estimate(careful, costs[kind]).likely
 
-    about = _about(models, usual)
-    most = sum((dear(name) * count for name, count in models.items()), ZERO)
+    about = _about(kinds, usual)
+    most = sum((dear(kind) * count for kind, count in kinds.items()), ZERO)
     return Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)

@@ -32,7 +32,7 @@ from batchgen.errors import BatchgenError
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
-from batchgen.records import ZERO, ErrorClass, Model, Status, Value
+from batchgen.records import ZERO, ErrorClass, Expect, Model, Status, Value
 from batchgen.redaction import Redactor
 from batchgen.retry import Action
 from batchgen.selection import gives_up, selected
@@ -203,10 +203,12 @@ class Purchase:
         self._budget = Budget(limit, spent)
         self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
         self._overrun = False
-        self._estimates: dict[str, Estimate] = {}
+        self._estimates: dict[tuple[str, Expect], Estimate] = {}
         # What earlier runs paid: a resumed run needs not be as careful as a first one.
         self._learned = {
-            model.id: reader.costs(model.id, most=Estimate.RECENT) for model in endpoint.provider.models
+            (model.id, expect): reader.costs(model.id, expect, most=Estimate.RECENT)
+            for model in endpoint.provider.models
+            for expect in Expect
         }
         self._settled = anyio.Event()
         self._models: dict[str, Model] = {}
@@ -350,6 +352,7 @@ class Purchase:
             provider=self.endpoint.provider.name,
             reserved=hold.unanswered if self._model(task.model).price else None,
             now=self._now(),
+            expect=task.expect,
         )
         outcome = await self._workers[number].attempt(
             task, lambda: attempt.stem, sending=lambda: self._submit(attempt)
@@ -361,8 +364,9 @@ class Purchase:
         self.counts.requests += 1
 
     async def _reserve(self, task: Task) -> Reservation | None:
-        """Money for one picture; None when there is none left, or the run is ending."""
-        estimate, asking = self._estimate(task.model), pricing.asking(task, self._model(task.model)) or ZERO
+        """Money for one request; None when there is none left, or the run is ending."""
+        estimate = self._estimate(task.model, task.expect)
+        asking = pricing.asking(task, self._model(task.model)) or ZERO
         while True:
             likely = estimate.likely + asking / 2  # a token has four bytes of English, three of Chinese
             hold = self._budget.reserve(estimate.most + asking, likely)
@@ -372,7 +376,8 @@ class Purchase:
                 self._halt(
                     Stop(
                         reason="budget",
-                        message=f"the budget of ${self._job.budget:,.2f} has no room for another picture"
+                        message=f"the budget of ${self._job.budget:,.2f} has no room for another"
+                        f" {'answer' if task.expect is Expect.TEXT else 'picture'}"
                         f" (${self._budget.spent:,.4f} spent, ${likely:,.4f} needed)",
                         remedy="raise --budget and run the same command again",
                     )
@@ -487,8 +492,8 @@ class Purchase:
         self._budget.settle(hold, hold.unanswered if outcome.kind in UNKNOWN_COST else cost)
         self._warn_of_money(task, cost, hold)
         if outcome.kind is None and outcome.cost_usd is not None:
-            self._estimate(task.model).observe(cost)
-        if outcome.kind is None:
+            self._estimate(task.model, task.expect).observe(cost)
+        if outcome.images:
             self._disk.observe(sum(image.bytes for image in outcome.images))
         self._settled.set()
         self._settled = anyio.Event()
@@ -572,11 +577,13 @@ class Purchase:
             known = self._models[name] = providers.model_of(self.endpoint.provider, name)
         return known
 
-    def _estimate(self, name: str) -> Estimate:
-        known = self._estimates.get(name)
+    def _estimate(self, name: str, expect: Expect) -> Estimate:
+        known = self._estimates.get((name, expect))
         if known is None:
+            # Whoever is asked for words may draw all the same.
             careful = pricing.careful(self._model(name)) or ZERO
-            known = self._estimates[name] = Estimate(careful, self._learned.get(name, ()))
+            learned = self._learned.get((name, expect), ())
+            known = self._estimates[name, expect] = Estimate(careful, learned)
         return known
 
     def _credits(self, cost: Decimal | None) -> Decimal | None:

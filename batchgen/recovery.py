@@ -58,13 +58,13 @@ def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:
 
 def gone(totals: Totals, store: Store) -> int:
     """
-    How many pictures fewer there are than rows that have one.
+    How many pictures fewer there are than rows that have one; those done in words have none.
 
     They are counted, not looked at: a second for a million. Which ones, and whether all others are what they
     should be, is what an audit tells.
     """
     there = sum(not name.rpartition("/")[2].startswith(".") for name in store.names("images"))
-    return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - there)
+    return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - totals.in_words - there)
 
 
 def recognised(reader: Reader, store: Store) -> Iterator[tuple[Unanswered, Image]]:

@@ -18,9 +18,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchgen import sizes
 from batchgen.errors import DamagedError, StorageError
 from batchgen.ledger import Result, Told
-from batchgen.records import Status, UsageQuality, Value
+from batchgen.records import Expect, Status, UsageQuality, Value
 from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ SCHEMA = pa.schema(
         ("provider", pa.string()),
         ("file_name", pa.string()),
         ("images", IMAGES),
+        ("size_ok", pa.bool_()),
         ("text", pa.string()),
+        ("reasoning", pa.string()),
+        ("tool_calls", pa.string()),
         ("finish_reason", pa.string()),
         ("error_class", pa.string()),
         ("error_message", pa.string()),
@@ -77,6 +81,8 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of every table, before the manifest's own."""
+_ADDED = ("size_ok", "reasoning", "tool_calls")
+"""Those that tables of earlier versions do not have."""
 
 
 class Tally(Value, frozen=True, kw_only=True):
@@ -92,6 +98,12 @@ class Tally(Value, frozen=True, kw_only=True):
     wasted_usd: Decimal
     unpriced: int
     """Rows with tokens and without a cost."""
+    for_words: int
+    """Rows for which words are enough."""
+    in_words: int
+    """Rows that succeeded with words alone."""
+    wrong_size: int
+    """Rows whose picture is not of the size that was asked for."""
 
 
 def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
@@ -167,8 +179,9 @@ def read(path: Path) -> Iterator[Told]:
     """
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(_AT_ONCE, columns=SCHEMA.names):
-                rows = batch.cast(SCHEMA).to_pylist()
+            schema = _schema_of(file.schema_arrow)
+            for batch in file.iter_batches(_AT_ONCE, columns=schema.names):
+                rows = batch.cast(schema).to_pylist()
                 yield from [_row_told(row) for row in rows if row["provider"] is not None]
     except (pa.ArrowException, OSError, ValueError) as cause:
         raise DamagedError(
@@ -177,10 +190,18 @@ def read(path: Path) -> Iterator[Told]:
         ) from cause
 
 
+def _schema_of(found: pa.Schema) -> pa.Schema:
+    """The columns of a table that are not the manifest's, which may be called like a later one of ours."""
+    if found.names[: len(SCHEMA)] == SCHEMA.names:
+        return SCHEMA
+    return pa.schema([field for field in SCHEMA if field.name not in _ADDED])
+
+
 def _row_told(row: dict[str, Any]) -> Told:
     """A line of a table as the ledger has it: money in integers, times in microseconds."""
     nano = {name: row[f"{name}_usd"] for name in ("cost", "wasted", "billed")}
     values = {
+        **dict.fromkeys(_ADDED),
         **row,
         "status": Status(row["status"]),
         **{name: None if amount is None else int(amount.scaleb(9)) for name, amount in nano.items()},
@@ -273,15 +294,38 @@ def _replace(temporary: Path, path: Path) -> None:
 
 def _rows(batch: Batch, ledger: Reader, tally: _Adding, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The lines of a batch, some at a time: as Python values they are ten times as large."""
-    asked = batch.columns()
+    asked, shapes = batch.columns(), batch.sizes()
+    tally.for_words += batch.expects.count(Expect.TEXT)
     for start in range(0, len(batch.keys), _AT_ONCE):
         results = ledger.results(batch.keys[start : start + _AT_ONCE])
+        fit = _sizes_ok(shapes.slice(start, _AT_ONCE), results)
         tally.add(results)
-        yield _lines(asked.slice(start, _AT_ONCE), results, schema)
+        tally.wrong_size += fit.false_count
+        yield _lines(asked.slice(start, _AT_ONCE), fit, results, schema)
 
 
-def _lines(asked: pa.RecordBatch, results: Sequence[Result | None], schema: pa.Schema) -> pa.RecordBatch:
-    theirs = {name: asked.column(place) for place, name in enumerate(_ASKED)}
+def _sizes_ok(shapes: pa.RecordBatch, results: Sequence[Result | None]) -> pa.BooleanArray:
+    """Whether each picture is of the size that was asked for; null where none was, or there is none."""
+    ratios, asked = shapes.columns
+    if ratios.null_count == asked.null_count == len(results):
+        return pa.nulls(len(results), pa.bool_())
+    return pa.array(
+        [
+            None
+            if result is None or not result.images
+            else sizes.as_asked(
+                result.images[-1].width, result.images[-1].height, aspect_ratio=ratio, image_size=size
+            )
+            for ratio, size, result in zip(ratios.to_pylist(), asked.to_pylist(), results, strict=True)
+        ],
+        pa.bool_(),
+    )
+
+
+def _lines(
+    asked: pa.RecordBatch, fit: pa.BooleanArray, results: Sequence[Result | None], schema: pa.Schema
+) -> pa.RecordBatch:
+    theirs = {name: asked.column(place) for place, name in enumerate(_ASKED)} | {"size_ok": fit}
     columns = [theirs[name] if name in theirs else _OWN[name](results) for name in SCHEMA.names]
     carried = [asked.column(place) for place in range(len(_ASKED), asked.num_columns)]
     arrays = [
@@ -350,6 +394,8 @@ _OWN: Mapping[str, Callable[[Sequence[Result | None]], pa.Array]] = {
     "file_name": _file_names,
     "images": _images,
     "text": _field("text", pa.string()),
+    "reasoning": _field("reasoning", pa.string()),
+    "tool_calls": _field("tool_calls", pa.string()),
     "finish_reason": _field("finish_reason", pa.string()),
     "error_class": _field("error_class", pa.string()),
     "error_message": _field("error_message", pa.string()),
@@ -374,6 +420,8 @@ class _Adding:
     """Sums in the making."""
 
     def __init__(self) -> None:
+        self.for_words = self.wrong_size = 0
+        self._in_words = 0
         self._tasks: dict[str, int] = dict.fromkeys(Status, 0)
         self._sums = dict.fromkeys(
             ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens", "cost", "wasted"), 0
@@ -388,6 +436,7 @@ class _Adding:
             self._tasks[result.status] += 1
             for name in self._sums:
                 self._sums[name] += getattr(result, name) or 0
+            self._in_words += result.status == Status.SUCCEEDED and not result.images
             self._unpriced += result.cost is None and result.total_tokens > 0
 
     def done(self) -> Tally:
@@ -398,5 +447,8 @@ class _Adding:
             cost_usd=Decimal(cost).scaleb(-9),
             wasted_usd=Decimal(wasted).scaleb(-9),
             unpriced=self._unpriced,
+            for_words=self.for_words,
+            in_words=self._in_words,
+            wrong_size=self.wrong_size,
             **tokens,
         )

@@ -58,8 +58,14 @@ class Summary(Value, frozen=True, kw_only=True):
     simulated: bool
     tasks: Mapping[str, int]
     """Rows of the table by status."""
+    for_words: int
+    """Rows for which words are enough."""
+    in_words: int
+    """Rows that succeeded with words alone, without a picture."""
+    wrong_size: int
+    """Rows whose picture is not of the size that was asked for."""
     bought: int
-    """Pictures this run added."""
+    """Rows this run brought to their picture, or to their words."""
     requests: int
     """Requests this run sent."""
     prompt_tokens: int
@@ -319,6 +325,9 @@ def _summary(
         table=str(directory / TABLE),
         simulated=purchase.endpoint.provider.simulated,
         tasks=tally.tasks,
+        for_words=tally.for_words,
+        in_words=tally.in_words,
+        wrong_size=tally.wrong_size,
         bought=counts.succeeded,
         requests=counts.requests,
         prompt_tokens=tally.prompt_tokens,

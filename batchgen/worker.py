@@ -17,7 +17,7 @@ import msgspec
 
 from batchgen import imaging, pricing
 from batchgen.errors import CorruptImageError, InputError, StorageError
-from batchgen.records import ErrorClass, Failure, Generation, Image, Outcome, Request
+from batchgen.records import ErrorClass, Expect, Failure, Generation, Image, Outcome, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -234,10 +234,14 @@ class Worker:
         )
 
     def _unkept(self, task: Task, generation: Generation, kind: ErrorClass, message: str) -> Outcome:
+        # Where words are enough, they are not bought again for a picture that nobody asked for.
+        words = task.expect is Expect.TEXT and bool(generation.text or generation.tool_calls)
         return Outcome(
-            kind=kind,
+            kind=None if words and kind is not ErrorClass.UNWRITTEN else kind,
             message=message,
             text=generation.text,
+            reasoning=generation.reasoning,
+            tool_calls=generation.tool_calls,
             finish_reason=generation.finish_reason,
             request_id=generation.request_id,
             http_status=200,

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import DamagedError, InputError, StorageError
-from batchgen.ledger import Attempt, Ledger, Reader
+from batchgen.ledger import Attempt, Audit, Ledger, Reader
 from batchgen.ledger.schema import nano, usd
-from batchgen.records import ErrorClass, Image, Outcome, Status, Usage, UsageQuality
+from batchgen.records import ErrorClass, Expect, Image, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ async def test_totals_count_every_request_and_its_waste(ledger: Ledger, reader: 
 async def test_the_latest_costs_are_those_of_the_model_s_pictures(ledger: Ledger, reader: Reader) -> None:
     await settled(ledger, await started(ledger, "k"), BOUGHT, Status.SUCCEEDED)
     await settled(ledger, await started(ledger, "l", stem="b"), REFUSED, Status.REFUSED)
-    assert reader.costs("m", most=10) == [BOUGHT.cost_usd]
-    assert reader.costs("m", most=1) == reader.costs("another", most=10) == []
+    assert reader.costs("m", Expect.IMAGE, most=10) == [BOUGHT.cost_usd]
+    assert reader.costs("m", Expect.IMAGE, most=1) == []
+    assert reader.costs("another", Expect.IMAGE, most=10) == reader.costs("m", Expect.TEXT, most=10) == []
 
 
 async def test_results_come_in_the_order_asked_for_with_none_for_the_unknown(
@@ -318,6 +319,225 @@ def test_the_tasks_add_up_to_the_attempts(plan: list[tuple[int, Outcome]]) -> No
     assert totals.wasted_usd == sum((usd(task.wasted) for task in tasks), Decimal(0))
     assert totals.usage.total_tokens == sum(task.total_tokens for task in tasks)
     assert totals.requests == len(plan) == sum(task.attempts for task in tasks)
+
+
+# Rows that are done in words
+
+SAID = Outcome(
+    text="a cat on a sofa",
+    reasoning="it purrs",
+    tool_calls='[{"id":"1"}]',
+    usage=Usage(prompt_tokens=1120, text_tokens=40, total_tokens=1160, quality=UsageQuality.DETAILED),
+    cost_usd=Decimal("0.000680000"),
+)
+
+
+async def asked_in_words(ledger: Ledger, key: str, outcome: Outcome = SAID) -> None:
+    attempt = ledger.start(
+        key=key, row_id=key, stem=key, model="m", provider="p", reserved=None, now=2, expect=Expect.TEXT
+    )
+    await ledger.submitted(attempt, now=3)
+    await settled(ledger, attempt, outcome, Status.SUCCEEDED)
+
+
+async def test_words_complete_a_task_with_all_that_was_said(ledger: Ledger, reader: Reader) -> None:
+    await asked_in_words(ledger, "k")
+    await settled(ledger, await started(ledger, "l", stem="l"), BOUGHT, Status.SUCCEEDED)
+    said, bought = reader.results(["k", "l"])
+    assert said is not None
+    assert bought is not None
+    assert (said.status, said.images, said.text) == ("succeeded", (), "a cat on a sofa")
+    assert (said.reasoning, said.tool_calls) == ("it purrs", '[{"id":"1"}]')
+    assert (bought.reasoning, bought.tool_calls) == (None, None)
+    assert (reader.totals().tasks, reader.totals().in_words) == ({"succeeded": 2}, 1)
+
+
+async def test_what_an_earlier_answer_thought_and_called_goes_with_it(ledger: Ledger, reader: Reader) -> None:
+    await asked_in_words(ledger, "k")
+    await settled(ledger, await started(ledger, "k", stem="k"), REFUSED, Status.REFUSED)
+    (result,) = reader.results(["k"])
+    assert result is not None
+    assert (result.text, result.reasoning, result.tool_calls) == (None, None, None)
+    assert reader.totals().in_words == 0
+
+
+async def test_what_words_cost_says_nothing_of_pictures(ledger: Ledger, reader: Reader) -> None:
+    await asked_in_words(ledger, "k")
+    await settled(ledger, await started(ledger, "l", stem="l"), BOUGHT, Status.SUCCEEDED)
+    assert reader.costs("m", Expect.IMAGE, most=10) == [BOUGHT.cost_usd]
+    assert reader.costs("m", Expect.TEXT, most=10) == [SAID.cost_usd]
+    assert reader.picture_bytes(most=10) == PICTURE.bytes
+
+
+async def test_a_picture_left_by_a_dead_run_does_not_stand_for_words(ledger: Ledger, path: Path) -> None:
+    for key, expect in (("k", Expect.TEXT), ("l", Expect.IMAGE)):
+        attempt = ledger.start(
+            key=key, row_id=key, stem=key, model="m", provider="p", reserved=None, now=2, expect=expect
+        )
+        await ledger.submitted(attempt, now=3)
+    ledger.close()
+    with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
+        begin(next_one)
+        assert [task.key for task in reader.unanswered()] == ["l"]
+
+
+async def test_a_task_knows_the_picture_it_was_made_from_until_another_answer_comes(
+    ledger: Ledger, path: Path
+) -> None:
+    def parent() -> object:
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute("SELECT parent_sha FROM tasks").fetchone()[0]
+
+    for sha in ("a" * 64, "b" * 64, None):
+        await ledger.settle(
+            await started(ledger, "k"),
+            BOUGHT,
+            status=Status.SUCCEEDED,
+            counts=True,
+            in_credits=None,
+            now=4,
+            parent_sha=sha,
+        )
+        assert parent() == sha
+
+
+# Ledgers of the version before
+
+FORMER = """
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
+  pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
+  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL
+);
+CREATE TABLE tasks (
+  key TEXT PRIMARY KEY, id TEXT NOT NULL, stem TEXT NOT NULL, folded TEXT NOT NULL UNIQUE,
+  status TEXT NOT NULL DEFAULT 'pending', model TEXT NOT NULL, provider TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, uncertain INTEGER NOT NULL DEFAULT 0,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, text_tokens INTEGER NOT NULL DEFAULT 0,
+  image_tokens INTEGER NOT NULL DEFAULT 0, total_tokens INTEGER NOT NULL DEFAULT 0,
+  quality INTEGER NOT NULL DEFAULT -1,
+  cost INTEGER, wasted INTEGER, billed INTEGER, credits INTEGER,
+  images TEXT, text TEXT, finish_reason TEXT, error_class TEXT, error_message TEXT, request_id TEXT,
+  started_at INTEGER, finished_at INTEGER, latency REAL
+) WITHOUT ROWID;
+CREATE INDEX tasks_status ON tasks (status, error_class);
+CREATE TABLE attempts (
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL, run INTEGER NOT NULL,
+  started_at INTEGER NOT NULL, submitted_at INTEGER, settled_at INTEGER,
+  reserved INTEGER, error_class TEXT, error_message TEXT, http_status INTEGER, request_id TEXT,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, text_tokens INTEGER NOT NULL DEFAULT 0,
+  image_tokens INTEGER NOT NULL DEFAULT 0, total_tokens INTEGER NOT NULL DEFAULT 0, quality INTEGER,
+  cost INTEGER, billed INTEGER, latency REAL
+);
+CREATE INDEX attempts_key ON attempts (key);
+CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
+INSERT INTO runs VALUES (1, 1, 9, 'done', 7, 'host', '0', 'p', 0, 2);
+INSERT INTO tasks (key, id, stem, folded, status, model, provider, attempts, cost, wasted, images, text)
+  VALUES ('k', 'a', 'a', 'a', 'succeeded', 'm', 'p', 1, 67261500, 0,
+  '[{"file_name":"images/a.jpg","sha256":"0","mime":"image/jpeg","width":8,"height":8,"bytes":9}]', 'here');
+INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES ('l', 'b', 'b', 'b', 'm', 'p');
+INSERT INTO attempts (id, key, run, started_at, submitted_at, settled_at, reserved, cost)
+  VALUES (1, 'k', 1, 1, 1, 2, 100000000, 67261500);
+INSERT INTO attempts (id, key, run, started_at, submitted_at, reserved) VALUES (2, 'l', 1, 1, 1, 100000000);
+PRAGMA application_id = 1650946609;
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def former(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(FORMER)
+    return path
+
+
+def shape(path: Path) -> tuple[int, list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """The version, the columns and the indices of a ledger."""
+    with closing(sqlite3.connect(path)) as connection:
+        ((version,),) = connection.execute("PRAGMA user_version")
+        columns = [
+            row
+            for table in ("runs", "tasks", "attempts")
+            for row in connection.execute(f"PRAGMA table_info({table})")
+        ]
+        indices = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name")
+        return version, columns, indices.fetchall()
+
+
+def told(reader: Reader) -> tuple[object, ...]:
+    """Everything a reader says."""
+    return (
+        reader.results(["k", "l"]),
+        reader.states(["k", "l"]),
+        reader.totals(),
+        reader.unanswered(),
+        reader.failures(),
+        reader.last_run(),
+        reader.costs("m", Expect.IMAGE, most=10),
+        reader.costs("m", Expect.TEXT, most=10),
+        reader.picture_bytes(most=10),
+    )
+
+
+def test_a_former_ledger_becomes_one_of_today_and_keeps_every_row(former: Path, tmp_path: Path) -> None:
+    with closing(Reader(former)) as reader:
+        before = told(reader)
+    Ledger(former).close()
+    fresh = tmp_path / "fresh.db"
+    Ledger(fresh).close()
+    assert shape(former) == shape(fresh)
+    with closing(Reader(former)) as reader:
+        assert told(reader) == before
+        (bought, _) = reader.results(["k", "l"])
+    assert bought is not None
+    assert (bought.cost, bought.text, bought.images[0].file_name) == (67_261_500, "here", "images/a.jpg")
+    Ledger(former).close()
+    assert shape(former) == shape(fresh), "once is enough"
+
+
+async def test_a_run_goes_on_in_a_former_ledger(former: Path) -> None:
+    with closing(Ledger(former)) as ledger, closing(Reader(former)) as reader:
+        assert begin(ledger) == ["b"], "what its last run left is settled"
+        await asked_in_words(ledger, "l")
+        assert (reader.totals().tasks, reader.totals().in_words) == ({"succeeded": 2}, 1)
+        (said,) = reader.results(["l"])
+    assert said is not None
+    assert (said.attempts, said.reasoning) == (2, "it purrs")
+
+
+def test_who_only_looks_at_a_former_ledger_leaves_it_as_it_is(former: Path) -> None:
+    before = shape(former)
+    with closing(Reader(former)) as reader:
+        assert reader.totals().in_words == 0
+        assert [task.key for task in reader.unanswered()] == ["l"]
+        assert reader.costs("m", Expect.TEXT, most=10) == []
+    with closing(Audit(former)) as audit:
+        assert [record.key for page in audit.bought() for record in page] == ["k"]
+        assert set(audit.owners(["A", "b"])) == {"A", "b"}
+        assert (audit.unsettled().count, audit.without_answer().count, audit.wrong_sums().count) == (1, 0, 0)
+    assert shape(former) == before
+
+
+def test_who_looks_on_sees_what_comes_after_the_ledger_was_brought_up_to_date(former: Path) -> None:
+    with closing(Reader(former)) as reader:
+        assert reader.totals().in_words == 0
+        with closing(Ledger(former, blocking=inline)) as ledger:
+            begin(ledger)
+            anyio.run(asked_in_words, ledger, "l")
+        (said,) = reader.results(["l"])
+        assert said is not None
+        assert (said.reasoning, reader.totals().in_words) == ("it purrs", 1)
+        assert reader.costs("m", Expect.TEXT, most=10) == [SAID.cost_usd]
+
+
+def test_a_former_ledger_that_cannot_be_brought_up_to_date_stays_what_it_was(former: Path) -> None:
+    with closing(sqlite3.connect(former)) as connection:
+        connection.execute("CREATE TABLE tasks_in_words (in_the_way)")
+    before = shape(former)
+    with pytest.raises(StorageError, match="tasks_in_words"):
+        Ledger(former)
+    assert shape(former) == before
 
 
 def test_a_fresh_ledger_has_nothing_to_tell(path: Path) -> None:

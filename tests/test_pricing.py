@@ -9,9 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.pricing import asking, bucket, careful, cost, split, usual
+from batchgen.pricing import REFERENCE_TOKENS, asking, bucket, careful, cost, split, usual
 from batchgen.providers import find, find_model
-from batchgen.records import Model, Price, ReportedUsage, Task, Usage, UsageQuality
+from batchgen.records import (
+    Expect,
+    Model,
+    Params,
+    Price,
+    Reference,
+    ReportedUsage,
+    Task,
+    Turn,
+    Usage,
+    UsageQuality,
+)
 
 FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
@@ -19,6 +30,7 @@ OLD = {"1K": 1290}
 TABLES = [FLASH, PRO, OLD, {}]
 ONE = [(1024, 1024)]
 SEED_FLASH = Price(input=Decimal("0.5"), text=Decimal(3), image=Decimal(60))
+GPT = Price(input=Decimal(5), image_input=Decimal(10), text=Decimal(40), image=Decimal(40))
 SEED_PRO = Price(input=Decimal(4), text=Decimal(24), image=Decimal(240))
 
 
@@ -27,9 +39,14 @@ def said(
     completion: int | None = None,
     total: int | None = None,
     image: int | None = None,
+    shown: int | None = None,
 ) -> ReportedUsage:
     return ReportedUsage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, image_tokens=image
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        image_tokens=image,
+        input_image_tokens=shown,
     )
 
 
@@ -124,7 +141,8 @@ counts = st.none() | st.integers(0, 10**9)
 sizes = st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), max_size=4)
 usages = st.builds(
     Usage,
-    prompt_tokens=st.integers(0, 10**9),
+    prompt_tokens=st.integers(10**6, 10**9),
+    input_image_tokens=st.integers(0, 10**6),
     text_tokens=st.integers(0, 10**9),
     image_tokens=st.integers(0, 10**9),
     total_tokens=st.integers(0, 10**9),
@@ -204,17 +222,35 @@ def test_without_a_price_there_is_no_cost() -> None:
     assert cost(Usage(image_tokens=1120), None) is None
 
 
-@given(usages, usages)
-def test_the_cost_of_a_sum_is_the_sum_of_their_costs(a: Usage, b: Usage) -> None:
-    first, second = cost(a, SEED_FLASH), cost(b, SEED_FLASH)
+@given(usages, usages, st.sampled_from([SEED_FLASH, GPT]))
+def test_the_cost_of_a_sum_is_the_sum_of_their_costs(a: Usage, b: Usage, price: Price) -> None:
+    first, second = cost(a, price), cost(b, price)
     both = Usage(
         prompt_tokens=a.prompt_tokens + b.prompt_tokens,
+        input_image_tokens=a.input_image_tokens + b.input_image_tokens,
         text_tokens=a.text_tokens + b.text_tokens,
         image_tokens=a.image_tokens + b.image_tokens,
     )
     assert first is not None
     assert second is not None
-    assert cost(both, SEED_FLASH) == first + second
+    assert cost(both, price) == first + second
+
+
+def test_pictures_that_went_along_cost_what_they_cost_and_words_where_there_is_no_price_for_them() -> None:
+    usage = Usage(prompt_tokens=1_000_000, input_image_tokens=400_000)
+    assert cost(usage, GPT) == Decimal("0.6") * 5 + Decimal("0.4") * 10
+    assert cost(usage, msgspec.structs.replace(GPT, image_input=Decimal(0))) == Decimal("0.6") * 5
+    assert cost(usage, SEED_FLASH) == Decimal("0.5")
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [(said(350, shown=323), 323), (said(350), 0), (said(350, shown=351), 350), (said(shown=7), 0)],
+)
+def test_pictures_that_went_along_are_a_part_of_the_prompt(reported: ReportedUsage, shown: int) -> None:
+    usage = split(reported, ONE, FLASH)
+    assert usage.input_image_tokens == shown
+    assert usage.prompt_tokens == (reported.prompt_tokens or 0)
 
 
 @pytest.mark.parametrize("model", find("core-today").models, ids=lambda model: model.id)
@@ -249,3 +285,80 @@ def test_what_a_task_s_words_may_cost_covers_a_token_a_byte(prompt: str, system:
     assert most is not None
     tokens = len(prompt.encode()) + len((system or "").encode())
     assert most >= tokens * SEED_FLASH.input / 1_000_000
+
+
+PRICED = Model(id="x", price=SEED_FLASH, image_tokens=FLASH)
+
+
+def tokens_of(task: Task) -> int:
+    """The prompt tokens that are held back for."""
+    most = asking(task, PRICED)
+    assert most is not None
+    return int(most * 1_000_000 / SEED_FLASH.input)
+
+
+BARE = tokens_of(TASK)
+
+
+def test_each_picture_that_goes_along_is_held_back_for() -> None:
+    reference = Reference(source="a.png", sha256="0" * 64, mime="image/png", bytes=7_000_000)
+    for count in (1, 3, 14):
+        task = msgspec.structs.replace(TASK, references=(reference,) * count)
+        assert tokens_of(task) == BARE + count * REFERENCE_TOKENS
+
+
+@given(st.lists(st.text(max_size=50), max_size=5), st.text(max_size=50))
+def test_all_that_was_said_on_the_way_is_held_back_for(said: list[str], prompt: str) -> None:
+    turns = tuple(Turn(role="user", text=text) for text in said)
+    task = msgspec.structs.replace(TASK, prompt=prompt, history=turns)
+    assert tokens_of(task) == BARE + sum(len(text.encode()) for text in [*said, prompt])
+
+
+@given(st.text(max_size=50), st.integers(0, 3), st.integers(0, 200_000))
+def test_a_picture_in_a_message_counts_as_one_and_the_words_around_it_in_full(
+    words: str, pictures: int, size: int
+) -> None:
+    url = "data:image/png;base64," + "A" * (size // 4 * 4)
+    parts: list[object] = [{"image_url": {"url": url}, "type": "image_url"}] * pictures
+    parts.append({"text": words, "type": "text"})
+    messages = msgspec.json.encode([{"content": parts, "role": "user"}]).decode()
+    held = tokens_of(msgspec.structs.replace(TASK, prompt="the last of it", messages=messages)) - BARE
+    least = len(msgspec.json.encode(words)) + pictures * REFERENCE_TOKENS
+    assert least <= held <= least + 150 + pictures * 80
+
+
+def test_who_speaks_of_a_picture_s_data_pays_for_the_words() -> None:
+    words = '"url":"data:image/png;base64,' + "A" * 4000 + '"'
+    messages = msgspec.json.encode([{"content": words, "role": "user"}]).decode()
+    assert tokens_of(msgspec.structs.replace(TASK, messages=messages)) - BARE >= 4000
+
+
+def test_a_schema_and_tools_are_read_by_the_model_too() -> None:
+    for name in ("response_format", "tools", "extra"):
+        params = msgspec.convert({name: "x" * 1000}, Params)
+        assert tokens_of(msgspec.structs.replace(TASK, params=params)) == BARE + 1000
+
+
+def test_an_answer_in_words_usually_costs_no_picture() -> None:
+    in_words, picture = usual(PRICED, Expect.TEXT), usual(PRICED)
+    assert in_words is not None
+    assert picture is not None
+    assert in_words > 0
+    assert picture - in_words == cost(Usage(image_tokens=1120), SEED_FLASH)
+
+
+def test_what_references_may_cost_is_their_own_price_times_their_tokens_at_most() -> None:
+    picture = Reference(source="a.png", sha256="", mime="image/png")
+    two = msgspec.structs.replace(TASK, references=(picture, picture))
+
+    def of_references(model: Model) -> Decimal:
+        with_, without = asking(two, model), asking(TASK, model)
+        assert with_ is not None
+        assert without is not None
+        return with_ - without
+
+    assert of_references(Model(id="x", price=SEED_FLASH)) == 2 * 1120 * SEED_FLASH.input / 1_000_000
+    assert of_references(Model(id="x", price=GPT)) == 2 * 1120 * Decimal(10) / 1_000_000
+    assert (
+        of_references(Model(id="x", price=GPT, reference_tokens=6563)) == 2 * 6563 * Decimal(10) / 1_000_000
+    )

@@ -13,6 +13,7 @@ import msgspec
 
 from batchgen import providers, recovery
 from batchgen.cli import say, say_json
+from batchgen.cli.counting import counted
 from batchgen.cli.terminal import line
 from batchgen.job import LEDGER
 from batchgen.ledger import Reader
@@ -40,12 +41,10 @@ def status(directory: str, *, as_json: bool) -> int:
 def _told(
     directory: str, totals: Totals, last: Run | None, failures: list[tuple[str, int, str]]
 ) -> list[str]:
-    done = totals.tasks.get("succeeded", 0)
+    rows, in_words = None if last is None else last.tasks, totals.in_words
     simulated = "  (simulated: no money was spent)" if last is not None and last.simulated else ""
-    of = f" of {last.tasks:,}" if last is not None else ""
-    counts = ", ".join(f"{count:,} {name}" for name, count in totals.tasks.items() if name != "succeeded")
     lines = [
-        f"{directory}: {done:,}{of} pictures{f' ({counts})' if counts else ''}",
+        f"{directory}: {counted(totals.tasks, rows, for_words=in_words > 0, in_words=in_words)}",
         f"  cost      ${totals.cost_usd:,.4f}, ${totals.wasted_usd:,.4f} of it bought no picture{simulated}",
         f"  tokens    {totals.usage.prompt_tokens:,} in, {totals.usage.text_tokens:,} text out,"
         f" {totals.usage.image_tokens:,} image out",
@@ -96,7 +95,12 @@ def models(provider: str | None, *, as_json: bool) -> int:
 
 def _listed(provider: Provider) -> str:
     keys = " or ".join(provider.key_variables) or "none needed"
-    lines = [f"{provider.name}: {provider.title}, {provider.base_url}", f"  key {keys}"]
+    formats = ", ".join((provider.dialect, *provider.ways))
+    lines = [
+        f"{provider.name}: {provider.title}, {provider.base_url}",
+        f"  key {keys}",
+        f"  dialect {formats}",
+    ]
     if provider.prices_as_of:
         lines.append(f"  prices as of {provider.prices_as_of}, USD per million tokens; {provider.source}")
     for model in provider.models:
@@ -110,9 +114,11 @@ def _priced(model: Model) -> str:
     if model.price is None:
         return "no known price; state it in a job file"
     price = model.price
+    shown = f", pictures in {price.image_input:f}" if price.image_input is not None else ""
+    prices = f"in {price.input:f}{shown}, text out {price.text:f}, image out {price.image:f}"
     each = ", ".join(
         f"{size} ${model.image_tokens[size] * price.image / 1_000_000:.4f}"
         for size in _SIZES
         if size in model.image_tokens
     )
-    return f"in {price.input:f}, text out {price.text:f}, image out {price.image:f}; a picture: {each}"
+    return f"{prices}; a picture: {each}" if each else prices

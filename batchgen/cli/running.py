@@ -19,6 +19,7 @@ from tqdm import tqdm
 from batchgen import job as jobs
 from batchgen import plan, runner
 from batchgen.cli import say, say_json
+from batchgen.cli.counting import counted
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
 from batchgen.records import ErrorClass
@@ -230,14 +231,11 @@ def _postfix(progress: Progress) -> str:
 
 
 def _told(summary: Summary) -> list[str]:
-    done, total = summary.tasks.get("succeeded", 0), sum(summary.tasks.values())
-    rest = ", ".join(
-        f"{count:,} {status}" for status, count in summary.tasks.items() if status != "succeeded"
-    )
+    total, for_words = sum(summary.tasks.values()), summary.for_words > 0
     simulated = "  (simulated: no money was spent)" if summary.simulated else ""
     lines = [
-        f"{done:,} of {total:,} pictures{f' ({rest})' if rest else ''}; {summary.bought:,} bought now"
-        f" with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
+        f"{counted(summary.tasks, total, for_words=for_words, in_words=summary.in_words)};"
+        f" {summary.bought:,} bought now with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
         f"  cost      {_cost(summary)}{simulated}",
         f"  tokens    {summary.prompt_tokens:,} in, {summary.text_tokens:,} text out,"
         f" {summary.image_tokens:,} image out",
@@ -255,6 +253,12 @@ def _told(summary: Summary) -> list[str]:
         lines.append(
             f"  budget    passed: ${summary.counted_usd:,.4f} of ${summary.budget_usd:,.2f};"
             " a picture was billed dearer than any before it, or the budget was lowered"
+        )
+    if summary.wrong_size:
+        are = "picture is" if summary.wrong_size == 1 else "pictures are"
+        lines.append(
+            f"  sizes     {summary.wrong_size:,} {are} not of the size that was asked for:"
+            " `size_ok` in the table tells which"
         )
     if summary.unpriced and summary.cost_usd:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
@@ -282,7 +286,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         lines.append(f"stopped: {line(stopped.message)}")
     if summary.left:
         about = f", about ${summary.left_usd:,.2f}" if summary.left_usd else ""
-        lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} pictures{about}")
+        what = "rows" if summary.for_words else "pictures"
+        lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} {what}{about}")
     if resume is None:
         return lines
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
@@ -296,15 +301,18 @@ def _line(command: Sequence[str], note: str) -> str:
 
 
 def _foretold(found: Preview) -> str:
+    what, words, each = "pictures", "", "one 1K picture"
+    if found.for_words:
+        what, words, each = "tasks", f" ({found.for_words:,} in words)", "one 1K picture or short answer"
     lines = [
-        f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} pictures; nothing was sent",
-        f"  {found.done:,} done, {found.new:,} to buy, {found.left_alone:,} failed for good",
+        f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} {what}; nothing was sent",
+        f"  {found.done:,} done, {found.new:,} to buy{words}, {found.left_alone:,} failed for good",
     ]
     if found.estimate_usd is None:
         lines.append("  cost unknown: the model has no known price")
     else:
         simulated = " (simulated: no money)" if found.simulated else ""
-        lines.append(f"  about ${found.estimate_usd:,.2f} at one 1K picture each{simulated}")
+        lines.append(f"  about ${found.estimate_usd:,.2f} at {each} each{simulated}")
     if found.shortage is not None:
         lines.append(f"  too little room: {found.shortage}")
     return "\n".join([*lines, f"  run directory {found.directory}"])

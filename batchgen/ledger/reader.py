@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from batchgen.records import Expect
+
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 _UNKNOWN_COST = (
     "(error_class IN ('uncertain', 'bad_answer')"
@@ -86,6 +88,8 @@ class Result(Value, frozen=True, kw_only=True):
     """Millionths of the provider's credit."""
     images: tuple[Image, ...]
     text: str | None
+    reasoning: str | None
+    tool_calls: str | None
     finish_reason: str | None
     error_class: str | None
     error_message: str | None
@@ -100,6 +104,8 @@ class Totals(Value, frozen=True, kw_only=True):
 
     tasks: Mapping[str, int]
     """Known tasks by status."""
+    in_words: int
+    """Succeeded ones that have no picture: they were done in words."""
     requests: int
     """Requests whose body left or may have left."""
     usage: Usage
@@ -189,12 +195,17 @@ class Reader:
 
     @told
     def unanswered(self) -> list[Unanswered]:
-        """Unfinished tasks with a request that was submitted and whose answer is not known."""
+        """
+        Unfinished tasks with a request that was submitted and whose answer is not known.
+
+        Not those that asked for words: a picture that is left of their answer does not complete them.
+        """
         rows = self._connection.execute(
             "SELECT tasks.key, tasks.id, stem, max(attempts.id), images, EXISTS (SELECT 1 FROM attempts AS"
             " good WHERE good.key = tasks.key AND good.settled_at IS NOT NULL AND good.error_class IS NULL)"
             " FROM tasks JOIN attempts USING (key) WHERE status IN ('pending', 'uncertain')"
-            " AND submitted_at IS NOT NULL AND (settled_at IS NULL OR attempts.error_class = 'uncertain')"
+            " AND expect = 'image' AND submitted_at IS NOT NULL"
+            " AND (settled_at IS NULL OR attempts.error_class = 'uncertain')"
             " GROUP BY tasks.key"
         )
         return [
@@ -210,15 +221,16 @@ class Reader:
         ]
 
     @told
-    def costs(self, model: str, *, most: int) -> list[Decimal]:
-        """USD that a model's pictures count for, among so many latest attempts, the oldest first."""
+    def costs(self, model: str, expect: Expect, *, most: int) -> list[Decimal]:
+        """USD that a model's answers of a kind count for, among so many latest attempts, the oldest first."""
         rows = self._connection.execute(
             "SELECT latest.cost FROM"
             " (SELECT id, key, error_class, max(cost, ifnull(billed, 0)) AS cost"
             " FROM attempts ORDER BY id DESC LIMIT ?)"
             " AS latest JOIN tasks USING (key)"
-            " WHERE model = ? AND latest.error_class IS NULL AND latest.cost IS NOT NULL ORDER BY latest.id",
-            (most, model),
+            " WHERE model = ? AND expect = ? AND latest.error_class IS NULL AND latest.cost IS NOT NULL"
+            " ORDER BY latest.id",
+            (most, model, expect),
         )
         return [usd(cost) for (cost,) in rows]
 
@@ -237,6 +249,9 @@ class Reader:
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
+        (in_words,) = self._connection.execute(
+            "SELECT count(*) FROM tasks WHERE status = 'succeeded' AND images = '[]'"
+        ).fetchone()
         prompt, text, image, total, requests, cost, wasted, uncertain, exposed, charged, unpriced = (
             self._connection.execute(
                 f"""
@@ -255,6 +270,7 @@ class Reader:
         )
         return Totals(
             tasks=dict(tasks),
+            in_words=in_words,
             requests=requests,
             usage=Usage(prompt_tokens=prompt, text_tokens=text, image_tokens=image, total_tokens=total),
             cost_usd=usd(cost),

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 _BESIDE = ("", "-wal", "-shm")
 _TOKENS = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
 _AS_TOLD = (
-    *_TOKENS, "status", "attempts", "cost", "wasted", "billed", "credits", "text", "finish_reason",
-    "error_class", "error_message", "request_id", "started_at", "finished_at", "latency",
+    *_TOKENS, "status", "attempts", "cost", "wasted", "billed", "credits", "text", "reasoning",
+    "tool_calls", "finish_reason", "error_class", "error_message", "request_id", "started_at",
+    "finished_at", "latency",
 )  # fmt: skip
 
 
@@ -109,7 +110,9 @@ def _insert(connection: sqlite3.Connection, row: Told) -> None:
         "key": row.key,
         "uncertain": int(uncertain),
         "quality": QUALITIES.index(UsageQuality(result.quality)),
-        "images": msgspec.json.encode(result.images).decode() if result.images else None,
+        "images": msgspec.json.encode(result.images).decode()
+        if result.images or result.status == Status.SUCCEEDED
+        else None,
     }
     columns = ", ".join(f"{name} = :{name}" for name in values if name != "key")
     connection.execute(f"UPDATE tasks SET {columns} WHERE key = :key", values)  # noqa: S608

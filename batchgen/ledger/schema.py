@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62677231
 """Marks the file as batchgen's ('bgr1'), so that a foreign database is not taken for a ledger."""
-VERSION = 1
+VERSION = 2
 QUALITIES = tuple(UsageQuality)
 """A usage quality is stored as its place here; -1 where no usage was due."""
 
@@ -36,9 +36,11 @@ CREATE TABLE tasks (
   quality INTEGER NOT NULL DEFAULT -1,
   cost INTEGER, wasted INTEGER, billed INTEGER, credits INTEGER,
   images TEXT, text TEXT, finish_reason TEXT, error_class TEXT, error_message TEXT, request_id TEXT,
-  started_at INTEGER, finished_at INTEGER, latency REAL
+  started_at INTEGER, finished_at INTEGER, latency REAL,
+  expect TEXT NOT NULL DEFAULT 'image', reasoning TEXT, tool_calls TEXT, parent_sha TEXT
 ) WITHOUT ROWID;
 CREATE INDEX tasks_status ON tasks (status, error_class);
+CREATE INDEX tasks_in_words ON tasks (status) WHERE images = '[]';
 CREATE TABLE attempts (
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, run INTEGER NOT NULL,
   started_at INTEGER NOT NULL, submitted_at INTEGER, settled_at INTEGER,
@@ -52,6 +54,22 @@ CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+# What brings a ledger of a version to the next one: nothing in it is rewritten, however large it is.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE tasks ADD COLUMN expect TEXT NOT NULL DEFAULT 'image';
+ALTER TABLE tasks ADD COLUMN reasoning TEXT;
+ALTER TABLE tasks ADD COLUMN tool_calls TEXT;
+ALTER TABLE tasks ADD COLUMN parent_sha TEXT;
+CREATE INDEX tasks_in_words ON tasks (status) WHERE images = '[]';
+PRAGMA user_version = 2;
+""",
+}
+# How a ledger that may only be read passes for one of this version: temporary names go before its own.
+_SEEN_AS = {
+    1: "CREATE TEMP VIEW tasks AS SELECT *, 'image' AS expect, NULL AS reasoning, NULL AS tool_calls,"
+    " NULL AS parent_sha FROM main.tasks",
+}
 _REMEDIES = {
     "SQLITE_FULL": "free some space",
     "SQLITE_READONLY": "make the run directory writable",
@@ -75,7 +93,8 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
     """
     Open the ledger.
 
-    :param make: whether a new one is made where there is none.
+    :param make: whether a new one is made where there is none, and one of an earlier version brought to this
+        one. Else it is only read, and an earlier version shows nothing where it has nothing.
     :raises InputError: the file is another program's or a newer batchgen's.
     :raises DamagedError: it was a ledger, or there is nothing in it.
     :raises StorageError: it cannot be read or written.
@@ -87,23 +106,32 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         if make and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
-            with transaction(connection):
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-        _check(path, connection)
+            _carry_out(connection, _SCHEMA)
+        version = _version(path, connection)
+        for former in range(version, VERSION) if make else ():
+            _carry_out(connection, _MIGRATIONS[former])
+        if version < VERSION and not make:
+            connection.execute(_SEEN_AS[version])
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection
 
 
-def _check(path: Path, connection: sqlite3.Connection) -> None:
+def _carry_out(connection: sqlite3.Connection, script: str) -> None:
+    with transaction(connection):
+        for statement in script.split(";"):
+            connection.execute(statement)
+
+
+def _version(path: Path, connection: sqlite3.Connection) -> int:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         msg = f"{path}: this SQLite file is not a batchgen ledger; choose another run directory with -o"
         raise InputError(msg)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         msg = f"{path}: written by a newer batchgen (format {version}, not {VERSION}); upgrade batchgen"
         raise InputError(msg)
+    return version
 
 
 @contextmanager

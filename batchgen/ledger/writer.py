@@ -16,7 +16,7 @@ import msgspec
 from batchgen.errors import StorageError
 from batchgen.ledger.ballast import Ballast
 from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Outcome, Status, UsageQuality
+from batchgen.records import ErrorClass, Expect, Outcome, Status, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -234,6 +234,7 @@ class Ledger:
         provider: str,
         reserved: Decimal | None,
         now: int,
+        expect: Expect = Expect.IMAGE,
     ) -> Attempt:
         """
         Note the intent to send a request and claim the file name for its task.
@@ -243,7 +244,9 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> tuple[int, str]:
-            claimed = claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
+            claimed = claim(
+                connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider, expect=expect
+            )
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
                 (key, self._run, now, nano(reserved)),
@@ -271,6 +274,7 @@ class Ledger:
         counts: bool,
         in_credits: Decimal | None,
         now: int,
+        parent_sha: str | None = None,
     ) -> None:
         """
         Note what an attempt came to and where its task stands now, in one transaction.
@@ -278,10 +282,13 @@ class Ledger:
         :param status: `PENDING` while the task will be tried again.
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
+        :param parent_sha: the hash of the picture that the task was made from, where it continues another.
         """
         values = _values(outcome, status=status, counts=counts, in_credits=in_credits, now=now)
         await self._commit(
-            lambda connection: _settle(connection, {**values, "attempt": attempt.id, "key": attempt.key})
+            lambda connection: _settle(
+                connection, {**values, "parent_sha": parent_sha, "attempt": attempt.id, "key": attempt.key}
+            )
         )
 
     async def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -329,13 +336,21 @@ class Ledger:
 
 
 def claim(
-    connection: sqlite3.Connection, *, key: str, row_id: str, stem: str, model: str, provider: str
+    connection: sqlite3.Connection,
+    *,
+    key: str,
+    row_id: str,
+    stem: str,
+    model: str,
+    provider: str,
+    expect: Expect = Expect.IMAGE,
 ) -> str:
     """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
     known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
     if known is not None:
         connection.execute(
-            "UPDATE tasks SET id = ?, model = ?, provider = ? WHERE key = ?", (row_id, model, provider, key)
+            "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ? WHERE key = ?",
+            (row_id, model, provider, expect, key),
         )
         return str(known[0])
     free, salt = stem, 0
@@ -343,8 +358,8 @@ def claim(
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
     connection.execute(
-        "INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES (?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, fold(free), model, provider),
+        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key, row_id, free, fold(free), model, provider, expect),
     )
     return free
 
@@ -372,8 +387,11 @@ def _values(
         "wasted": cost if failed or cost is None else 0,
         "billed": nano(outcome.billed_usd),
         "credits": None if in_credits is None else int(in_credits.scaleb(6).to_integral_value()),
-        "images": msgspec.json.encode(outcome.images).decode() if outcome.images else None,
+        # An empty list is told from nothing: such a task was done in words.
+        "images": None if failed and not outcome.images else msgspec.json.encode(outcome.images).decode(),
         "text": outcome.text or None,
+        "reasoning": outcome.reasoning or None,
+        "tool_calls": outcome.tool_calls,
         "finish_reason": outcome.finish_reason,
         "error_class": outcome.kind,
         "error_message": outcome.message,
@@ -405,7 +423,8 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
           cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
           billed = coalesce(billed + :billed, billed, :billed),
           credits = coalesce(credits + :credits, credits, :credits),
-          images = :images, text = :text, finish_reason = :finish_reason, error_class = :error_class,
+          images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
+          parent_sha = :parent_sha, finish_reason = :finish_reason, error_class = :error_class,
           error_message = :error_message, request_id = :request_id,
           started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency
         WHERE key = :key
@@ -423,7 +442,8 @@ def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) 
     )
     connection.executemany(
         "UPDATE tasks SET status = 'succeeded', images = :images, error_class = NULL, error_message = NULL,"
-        " text = NULL, finish_reason = NULL, request_id = NULL, latency = NULL, finished_at = :now,"
+        " text = NULL, reasoning = NULL, tool_calls = NULL, parent_sha = NULL,"
+        " finish_reason = NULL, request_id = NULL, latency = NULL, finished_at = :now,"
         " uncertain = max(0, uncertain - 1), quality = max(quality, :quality) WHERE key = :key",
         values,
     )

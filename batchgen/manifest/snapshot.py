@@ -69,7 +69,7 @@ class Batch:
         """The `index`-th task of this batch."""
         cell = {name: self._rows.column(name)[index].as_py() for name in self._told}
         variant = self._variants[index].as_py()
-        references, stop, expect = (cell.get(name) for name in ("references", "stop", "expect"))
+        references, stop = cell.get("references"), cell.get("stop")
         return Task(
             key=self.keys[index],
             id=self.ids[index],
@@ -80,12 +80,30 @@ class Batch:
             system=cell["system"],
             messages=cell.get("messages"),
             references=() if references is None else _REFERENCES.decode(references),
-            expect=Expect.IMAGE if expect is None else Expect(expect),
+            expect=self.expects[index],
             params=Params(
                 stop=() if stop is None else _STOP.decode(stop),
                 **{name: cell[name] for name in _PARAMS if name in cell},
             ),
         )
+
+    @cached_property
+    def expects(self) -> list[Expect]:
+        """What completes each task."""
+        if "expect" not in self._rows.schema.names:
+            return [Expect.IMAGE] * len(self._rows)
+        return [*map(_EXPECTS.__getitem__, self._rows.column("expect").to_pylist())]
+
+    def sizes(self) -> pa.RecordBatch:
+        """One line a task: the `aspect_ratio` and `image_size` it asks for, null where it does not."""
+        there = self._rows.schema.names
+        columns = [
+            self._rows.column(name).cast(pa.string())
+            if name in there
+            else pa.nulls(len(self._rows), pa.string())
+            for name in _SIZES
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=_SIZES)
 
     def columns(self) -> pa.RecordBatch:
         """
@@ -125,9 +143,11 @@ class Batch:
         return pc.binary_join_element_wise(pc.utf8_slice_codeunits(self._digests, 0, 16), suffix, "")
 
 
+_SIZES: Final = ["aspect_ratio", "image_size"]
+_EXPECTS: Final[dict[str | None, Expect]] = {None: Expect.IMAGE, **{str(expect): expect for expect in Expect}}
 _PARAMS: Final = tuple(name for name in Params.__struct_fields__ if name != "stop")
 _TASK_COLUMNS: Final = (
-    *("name", "model", "prompt", "system", "messages", "references", "expect", "stop"),
+    *("name", "model", "prompt", "system", "messages", "references", "stop"),
     *_PARAMS,
 )
 _REFERENCES: Final = msgspec.json.Decoder(tuple[Reference, ...])
