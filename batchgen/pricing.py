@@ -90,9 +90,9 @@ def asking(task: Task, model: Model) -> Decimal | None:
     return cost(Usage(prompt_tokens=tokens), model.price)
 
 
-def usual(model: Model) -> Decimal | None:
-    """USD for one 1K picture with some thinking; None without a price."""
-    image = model.image_tokens.get("1K", _USUAL["1K"])
+def usual(model: Model, size: str = "1K") -> Decimal | None:
+    """USD for one picture of a size with some thinking; None without a price."""
+    image = model.image_tokens.get(size, _USUAL.get(size, _USUAL["1K"]))
     return cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 
