@@ -264,8 +264,8 @@ class _Seen:
         self._asking = asking
         self._answer: Answer | None = None
         self._anatomy = anatomy.Anatomy()
-        self._redact = Redactor([asking.endpoint.key or ""])
         provider, params = asking.endpoint.provider, asking.task.params
+        self._redact = Redactor([] if provider.simulated else [asking.endpoint.key or ""])
         self._known: dict[str, Any] = {
             "provider": provider.name,
             "title": provider.title,

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _OF_A_NIGHT = frozenset(
-    "source output concurrency rpm ipm tpm attempts drain max_failure_rate budget on_daily_quota limit only again"
-    " retry_failed on_uncertain variants name dry_run as_json quiet verbose".split()
-)
+    {
+        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
+        "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
+        "name", "dry_run", "as_json", "quiet", "verbose",
+    }
+)  # fmt: skip
 """What `run` takes and means nothing to a single request."""
 
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")

@@ -60,7 +60,8 @@ def tell(
         scratch = Path(folder)
         job = jobs.resolve(source or str(probe.write_manifest(scratch)), given)
         asking = probe.prepare(job, None if dry_run else os.environ, scratch=scratch)
-    telling.keys.add(asking.endpoint.key or "")
+    if not asking.endpoint.provider.simulated:
+        telling.keys.add(asking.endpoint.key or "")
     if dry_run:
         _show(asking, telling)
         return 0
@@ -119,26 +120,28 @@ def _save(file: BinaryIO | None, answered: Answered, save: str | None) -> None:
 def _show(asking: Asking, telling: Telling) -> None:
     """Tell what would be sent."""
     request, redact = probe.shown(asking), Redactor(telling.keys)
+    # A prompt may quote a key; within a text of JSON, what takes its place is JSON too.
+    body = redact(msgspec.json.encode(request["body"]).decode())
     if telling.as_json:
-        say_json({**request, "estimate_usd": asking.estimate_usd})
+        told = {**request, "body": msgspec.json.decode(body), "estimate_usd": asking.estimate_usd}
+        say_json(told)
         return
     head = [f"{request['method']} {request['url']}"]
     head += [f"{name}: {value}" for name, value in request["headers"].items()]
-    body = request["body"]
-    if not isinstance(body, str):
-        body = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
-    told = "\n".join([*map(line, head), "", body, "", f"nothing was sent; it would cost {_about(asking)}"])
-    say(redact(told))
+    text = msgspec.json.decode(body) if isinstance(request["body"], str) else msgspec.json.format(body)
+    price = f"nothing was sent; it would cost {_about(asking)}"
+    say("\n".join([*map(line, head), "", text, "", price]))
 
 
 def _announce(asking: Asking, telling: Telling) -> None:
     """Tell what is sent now and what it costs, before it is."""
     provider, params = asking.endpoint.provider, asking.task.params
     size = " ".join(filter(None, (params.aspect_ratio, params.image_size)))
+    prompt = line(Redactor(telling.keys)(asking.task.prompt)[:_WORDS])
     what = "one answer" if asking.task.expect is Expect.TEXT else "one picture"
     lines = [
         f"asking {provider.title} for {what}: {line(asking.task.model)}{f', {size}' if size else ''},"
-        f' "{line(asking.task.prompt[:_WORDS])}"',
+        f' "{prompt}"',
         f"  {_about(asking)}; one request, no retry; nothing is booked, no run directory is touched",
     ]
     if telling.as_json:
