@@ -20,6 +20,7 @@ import anyio.to_thread
 import msgspec
 import pytest
 
+from batchgen import inquiry as inquiries
 from batchgen import job as jobs
 from batchgen import probe
 from batchgen.cli import cli, commands
@@ -37,7 +38,8 @@ from tests.test_hostile import KEY_ECHOES, pillow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchgen.probe import Answered, Asking
+    from batchgen.inquiry import Inquiry
+    from batchgen.probe import Answered
 
 MODEL = "gemini-3.1-flash-image-preview"
 MODELS = http(json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode())
@@ -76,13 +78,13 @@ def error(status: str, message: str, **headers: str) -> bytes:
     return http(json.dumps({"error": {"message": message}}).encode(), status, **headers)
 
 
-def prepared(url: str, source: str | None = None, **given: Any) -> Asking:
+def prepared(url: str, source: str | None = None, **given: Any) -> Inquiry:
     folder = Path.cwd()
     job = jobs.resolve(
-        source or str(probe.write_manifest(folder)),
+        source or str(inquiries.write_manifest(folder)),
         {"provider": "core-today", "base_url": f"{url}/v1", **given},
     )
-    return probe.prepare(job, {"BATCHGEN_API_KEY": SECRET}, scratch=folder)
+    return inquiries.prepare(job, {"BATCHGEN_API_KEY": SECRET}, scratch=folder)
 
 
 async def asked(url: str, **given: Any) -> Answered:
@@ -108,7 +110,7 @@ async def test_every_shape_of_answer_is_told_and_its_picture_is_the_one_asked_fo
     assert (answered.exit_status, found.kind, found.status) == (0, None, 200)
     assert found.shapes == (SIMULATED[shape],)
     assert answered.picture is not None
-    assert prompt_mark(bytes(answered.picture)) == prompt_key(probe.PROMPT)
+    assert prompt_mark(bytes(answered.picture)) == prompt_key(inquiries.PROMPT)
     assert (found.mime, found.bytes) == ("image/jpeg", len(answered.picture))
     assert (found.listed, found.streamed) == (True, False)
     assert (found.link is not None) == (shape == "S6")
@@ -128,15 +130,15 @@ async def test_nothing_but_one_request_reaches_the_endpoint() -> None:
         b"POST /v1/chat/completions",
     ]
     assert json.loads(server.requests[1].partition(b"\r\n\r\n")[2])["messages"] == [
-        {"role": "user", "content": probe.PROMPT}
+        {"role": "user", "content": inquiries.PROMPT}
     ]
 
 
 async def test_what_would_be_shown_is_what_is_sent_but_for_the_key() -> None:
     with answering(MODELS, answer()) as server:
-        asking = await anyio.to_thread.run_sync(prepared, server.url)
-        await probe.ask(asking)
-    shown = probe.shown(asking)
+        inquiry = await anyio.to_thread.run_sync(prepared, server.url)
+        await probe.ask(inquiry)
+    shown = inquiries.shown(inquiry)
     head, _, body = server.requests[1].partition(b"\r\n\r\n")
     lines = head.decode().replace(SECRET, "[key]").split("\r\n")
     assert lines[0] == "POST /v1/chat/completions HTTP/1.1"
@@ -351,8 +353,8 @@ async def test_a_key_that_is_echoed_anywhere_is_in_nothing_that_is_told(echo: st
 
 def test_the_first_row_of_a_manifest_is_asked_for_with_what_it_says(folder: Path) -> None:
     (folder / "p.csv").write_text("id,prompt,system,temperature\na,first,be brief,0.5\nb,second,,\n")
-    asking = prepared("http://127.0.0.1:1", "p.csv")
-    body = json.loads(b"".join(asking.request.body))
+    inquiry = prepared("http://127.0.0.1:1", "p.csv")
+    body = json.loads(b"".join(inquiry.request.body))
     assert body["messages"] == [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "first"},
@@ -386,18 +388,18 @@ def test_the_estimate_is_that_of_the_size_and_of_what_goes_along() -> None:
 
 
 def test_base64_is_shortened_and_words_are_not() -> None:
-    asking = prepared("http://127.0.0.1:1")
+    inquiry = prepared("http://127.0.0.1:1")
     attached = [Attached(mime="image/png", base64=b"A" * 1_000_000)]
-    task = msgspec.structs.replace(asking.task, prompt="many words " * 100)
+    task = msgspec.structs.replace(inquiry.task, prompt="many words " * 100)
     request = chat.request(task, attached, options=ImageOptions.NONE, stream=False)
-    shown = probe.shown(dataclasses.replace(asking, request=request))
+    shown = inquiries.shown(dataclasses.replace(inquiry, request=request))
     picture, words = shown["body"]["messages"][0]["content"]
     assert picture["image_url"]["url"] == f"data:image/png;base64,{'A' * 24}… (1,000,000 characters)"
     assert words["text"] == "many words " * 100
     multipart = msgspec.structs.replace(
         request, body=(b"--x\r\n", b"\x89PNG" * 10_000), content_type="multipart/form-data; boundary=x"
     )
-    assert probe.shown(dataclasses.replace(asking, request=multipart))["body"] == "--x\r\n(40,000 bytes)"
+    assert inquiries.shown(dataclasses.replace(inquiry, request=multipart))["body"] == "--x\r\n(40,000 bytes)"
 
 
 # The command
@@ -418,7 +420,7 @@ def test_a_dry_run_shows_the_request_sends_nothing_and_needs_no_key(
     assert cli(["probe", "-n", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["method"], found["headers"]["authorization"]) == ("POST", "Bearer [key]")
-    assert found["body"]["messages"][0]["content"] == probe.PROMPT
+    assert found["body"]["messages"][0]["content"] == inquiries.PROMPT
 
 
 def test_a_key_that_stands_in_a_prompt_is_not_shown(

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import msgspec
 
+from batchgen import inquiry as inquiries
 from batchgen import job as jobs
 from batchgen import probe
 from batchgen.cli import running, say, say_json
@@ -27,11 +28,10 @@ from batchgen.worker import UNKNOWN_COST
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from decimal import Decimal
-    from typing import BinaryIO
 
     from batchgen.findings import Advice, Findings
-    from batchgen.job import Job
-    from batchgen.probe import Answered, Asking
+    from batchgen.inquiry import Inquiry
+    from batchgen.probe import Answered
 
 _WORDS = 200
 """Characters of a text that are shown."""
@@ -58,23 +58,27 @@ def tell(
     _check_table(source, given)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        job = jobs.resolve(source or str(probe.write_manifest(scratch)), given)
-        asking = probe.prepare(job, None if dry_run else os.environ, scratch=scratch)
-    if not asking.endpoint.provider.simulated:
-        telling.keys.add(asking.endpoint.key or "")
+        job = jobs.resolve(source or str(inquiries.write_manifest(scratch)), given)
+        inquiry = inquiries.prepare(job, None if dry_run else os.environ, scratch=scratch)
+    if not inquiry.endpoint.provider.simulated:
+        telling.keys.add(inquiry.endpoint.key or "")
     if dry_run:
-        _show(asking, telling)
+        _show(inquiry, telling)
         return 0
     running.warn_of_environment(job)
-    with _kept(save) as file:
-        _announce(asking, telling)
+    command = running.without_flag(running.command_line(job, telling.typed), "--save")
+    with _claimed(save) as path:
+        _announce(inquiry, telling)
         try:
-            answered = anyio.run(partial(probe.ask, asking))
+            answered = anyio.run(partial(probe.ask, inquiry))
         except KeyboardInterrupt:
             sys.stderr.write("batchgen: interrupted: if the request had left, it may be billed\n")
             return 130
-        _report(job, source, answered, telling, save)
-        _save(file, answered, save)
+        unkept = _keep(path, answered)
+        follows = advice(answered.findings)
+        _report(answered, follows, _next(command, source, answered, follows), as_json=telling.as_json)
+    if unkept is not None:
+        raise unkept
     return answered.exit_status
 
 
@@ -87,62 +91,63 @@ def _check_table(source: str | None, given: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def _kept(save: str | None) -> Iterator[BinaryIO | None]:
-    """Open the file for the picture before anything is paid; away again if it stays empty."""
+def _claimed(save: str | None) -> Iterator[Path | None]:
+    """Claim the name of the file for the picture before anything is paid; given up if it stays empty."""
     if save is None:
         yield None
         return
     path = Path(save)
     try:
-        file = path.open("xb")
+        path.touch(exist_ok=False)
     except FileExistsError:
         raise InputError(f"--save: {save} is there already; nothing was sent") from None
     except OSError as cause:
         raise InputError(f"--save: {save}: {cause.strerror}; nothing was sent") from cause
     try:
-        with file:
-            yield file
+        yield path
     finally:
-        if not path.stat().st_size:
-            path.unlink()
+        with suppress(FileNotFoundError):
+            if not path.stat().st_size:
+                path.unlink()
 
 
-def _save(file: BinaryIO | None, answered: Answered, save: str | None) -> None:
-    if file is None or answered.picture is None:
-        return
+def _keep(path: Path | None, answered: Answered) -> StorageError | None:
+    """Write the picture, if one came and is to be kept; a failure must not keep back what was found."""
+    if path is None or answered.picture is None:
+        return None
     try:
-        file.write(answered.picture)
-        file.flush()
+        path.write_bytes(answered.picture)
     except OSError as cause:
-        raise StorageError(f"--save: {save}: {cause.strerror}; the picture came and was not kept") from cause
+        return StorageError(f"--save: {path}: {cause.strerror}; the picture came and was not kept")
+    return None
 
 
-def _show(asking: Asking, telling: Telling) -> None:
+def _show(inquiry: Inquiry, telling: Telling) -> None:
     """Tell what would be sent."""
-    request, redact = probe.shown(asking), Redactor(telling.keys)
+    request, redact = inquiries.shown(inquiry), Redactor(telling.keys)
     # A prompt may quote a key; within a text of JSON, what takes its place is JSON too.
     body = redact(msgspec.json.encode(request["body"]).decode())
     if telling.as_json:
-        told = {**request, "body": msgspec.json.decode(body), "estimate_usd": asking.estimate_usd}
+        told = {**request, "body": msgspec.json.decode(body), "estimate_usd": inquiry.estimate_usd}
         say_json(told)
         return
     head = [f"{request['method']} {request['url']}"]
     head += [f"{name}: {value}" for name, value in request["headers"].items()]
     text = msgspec.json.decode(body) if isinstance(request["body"], str) else msgspec.json.format(body)
-    price = f"nothing was sent; it would cost {_about(asking)}"
+    price = f"nothing was sent; it would cost {_about(inquiry)}"
     say("\n".join([*map(line, head), "", text, "", price]))
 
 
-def _announce(asking: Asking, telling: Telling) -> None:
+def _announce(inquiry: Inquiry, telling: Telling) -> None:
     """Tell what is sent now and what it costs, before it is."""
-    provider, params = asking.endpoint.provider, asking.task.params
+    provider, params = inquiry.endpoint.provider, inquiry.task.params
     size = " ".join(filter(None, (params.aspect_ratio, params.image_size)))
-    prompt = line(Redactor(telling.keys)(asking.task.prompt)[:_WORDS])
-    what = "one answer" if asking.task.expect is Expect.TEXT else "one picture"
+    prompt = line(Redactor(telling.keys)(inquiry.task.prompt)[:_WORDS])
+    what = "one answer" if inquiry.task.expect is Expect.TEXT else "one picture"
     lines = [
-        f"asking {provider.title} for {what}: {line(asking.task.model)}{f', {size}' if size else ''},"
+        f"asking {provider.title} for {what}: {line(inquiry.task.model)}{f', {size}' if size else ''},"
         f' "{prompt}"',
-        f"  {_about(asking)}; one request, no retry; nothing is booked, no run directory is touched",
+        f"  {_about(inquiry)}; one request, no retry; nothing is booked, no run directory is touched",
     ]
     if telling.as_json:
         sys.stderr.write("\n".join(lines) + "\n")
@@ -150,31 +155,29 @@ def _announce(asking: Asking, telling: Telling) -> None:
         say("\n".join(lines))
 
 
-def _about(asking: Asking) -> str:
-    if asking.estimate_usd is None:
+def _about(inquiry: Inquiry) -> str:
+    if inquiry.estimate_usd is None:
         return "an unknown amount: no price is known for the model"
-    simulated = " (simulated: no money)" if asking.endpoint.provider.simulated else ""
-    return f"about ${asking.estimate_usd:.4f}{simulated}"
+    simulated = " (simulated: no money)" if inquiry.endpoint.provider.simulated else ""
+    return f"about ${inquiry.estimate_usd:.4f}{simulated}"
 
 
-def _report(job: Job, source: str | None, answered: Answered, telling: Telling, save: str | None) -> None:
+def _report(
+    answered: Answered, follows: Sequence[Advice], commands: Mapping[str, list[str]], *, as_json: bool
+) -> None:
     found = answered.findings
-    follows = advice(found)
-    commands = _next(job, source, follows, telling, sound=answered.exit_status == 0)
-    if telling.as_json:
-        told = msgspec.structs.asdict(found)
+    if as_json:
         say_json(
             {
-                **told,
+                **msgspec.structs.asdict(found),
                 "advice": [msgspec.structs.asdict(one) for one in follows],
                 "next": commands,
                 "exit_status": answered.exit_status,
             }
         )
         return
-    kept = [f"  kept      {line(save)}"] if save is not None and answered.picture is not None else []
     typed = ["next", *(f"  {shlex.join(command)}" for command in commands.values())]
-    say("\n".join([*_facts(found), *kept, *_following(follows), *typed]))
+    say("\n".join([*_facts(found), *_following(follows), *typed]))
 
 
 def _facts(found: Findings) -> list[str]:
@@ -271,16 +274,17 @@ def _toml(value: str | float) -> str:
 
 
 def _next(
-    job: Job, source: str | None, follows: Sequence[Advice], telling: Telling, *, sound: bool
+    command: Sequence[str], source: str | None, answered: Answered, follows: Sequence[Advice]
 ) -> dict[str, list[str]]:
     """What to type next: the probe again, where settings are to be tried or a fault is mended; the run."""
-    again = running.without_flag(running.command_line(job, telling.typed), "--save")
+    sound = answered.exit_status == 0
     commands = {}
     if sound:
-        at = again.index("probe")
+        at = command.index("probe")
         run = ["run"] if source is not None else ["run", "prompts.csv"]
-        commands["run"] = [*again[:at], *run, *again[at + 1 :]]
+        commands["run"] = [*command[:at], *run, *command[at + 1 :]]
     settings = {name: value for one in reversed(follows) for name, value in one.settings.items()}
+    again = [*command]
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
