@@ -89,6 +89,8 @@ class Answer:
     """Names in lower case."""
     body: bytearray = field(repr=False)
     """Decoded, when the endpoint compressed it with gzip or deflate."""
+    headed: float = 0.0
+    """Seconds from the start of the request to the head of the answer."""
 
 
 class _Secret(logging.Filter):
@@ -142,6 +144,12 @@ class _Flight:
         self.received = 0
         self.expected: int | None = None
         self.status: int | None = None
+        self.headed = 0.0
+
+    def head(self, status: int) -> None:
+        """The head of the answer is there."""
+        self.status = status
+        self.headed = anyio.current_time() - self._began
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -302,6 +310,31 @@ class Client:
         """Let the memory of an answer's body be used again: all of it is read. Any thread may call this."""
         self._buffers.recycle(answer.body)
 
+    def headers(self, asked: Request) -> dict[str, str]:
+        """The headers with which a request is posted, the key's among them."""
+        length = str(sum(map(len, asked.body)))
+        own = {"content-type": asked.content_type, "content-length": length}
+        return self._headers | self._secret.headers() | own
+
+    async def get(self, path: str) -> Answer | Failure:
+        """
+        GET what the endpoint tells for free, with the key, once; `path` is behind the base URL.
+
+        A failure is `UNREACHABLE`: whatever became of the request, nothing was bought.
+        """
+        flight = _Flight(self._host)
+        request = httpx.Request(
+            "GET",
+            httpx.URL(f"{self._base}{path}"),
+            headers=self._headers | self._secret.headers(),
+            extensions=self._extensions(),
+        )
+        with self._buffers.claim() as claim:
+            result = await self._carried(request, flight, claim)
+        if isinstance(result, Failure):
+            return msgspec.structs.replace(result, kind=ErrorClass.UNREACHABLE)
+        return result
+
     async def fetch(self, url: str) -> bytearray | Failure:
         """
         GET a hosted picture, without key or cookies. A public https address, or the endpoint's own host.
@@ -344,20 +377,25 @@ class Client:
     ) -> Answer | Failure:
         flight = _Flight(self._host)
         stream = _Body(asked.body, flight, sending)
-        length = str(sum(map(len, asked.body)))
-        own = {"content-type": asked.content_type, "content-length": length}
-        headers = self._headers | self._secret.headers() | own
         if asked.path not in self._urls:
             self._urls[asked.path] = httpx.URL(f"{self._base}{asked.path}")
         request = httpx.Request(
-            "POST", self._urls[asked.path], headers=headers, stream=stream, extensions=self._extensions()
+            "POST",
+            self._urls[asked.path],
+            headers=self.headers(asked),
+            stream=stream,
+            extensions=self._extensions(),
         )
+        return await self._carried(request, flight, claim)
+
+    async def _carried(self, request: httpx.Request, flight: _Flight, claim: Claim) -> Answer | Failure:
+        """Send a request with the key; a failure tells how far it came. What `sending` raises is raised."""
         result: Answer | Failure | None = None
         with anyio.move_on_after(self._timeout) as flight.scope:
             try:
                 result = await self._exchange(self._http, request, flight, claim)
             except _LOST as error:
-                if error is stream.error:
+                if isinstance(request.stream, _Body) and error is request.stream.error:
                     raise
                 if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                     flight.sent = False
@@ -378,7 +416,7 @@ class Client:
             # A request cancelled before it has a connection would keep its place in httpcore's pool for good.
             await anyio.lowlevel.checkpoint()
         response = await http.handle_async_request(request)
-        flight.status = response.status_code
+        flight.head(response.status_code)
         try:
             return await self._read(response, flight, claim)
         finally:
@@ -403,7 +441,7 @@ class Client:
             body = await self._whole(response, flight, flight.expected, claim)
         if isinstance(body, str):
             return flight.failure(body, ErrorClass.BAD_ANSWER)
-        return Answer(response.status_code, headers, body)
+        return Answer(response.status_code, headers, body, flight.headed)
 
     async def _whole(self, response: httpx.Response, flight: _Flight, length: int, claim: Claim) -> bytearray:
         with flight.waiting():

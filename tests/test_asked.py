@@ -33,7 +33,7 @@ from tests.nights import Nights
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchgen.simulator.endpoint import Reply
+    from batchgen.simulator.reply import Reply
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"

@@ -269,6 +269,56 @@ async def test_every_framing_that_http_allows_gives_the_whole_body(name: str) ->
     assert bytes(answer.body) == BODIES.get(name, PICTURE)
 
 
+async def test_what_is_free_is_asked_for_once_with_the_key_and_without_a_body() -> None:
+    with answering(http(b'{"data": []}')) as server:
+        async with client(server.url + "/v1") as one:
+            answer = await one.get("/models")
+    assert isinstance(answer, Answer)
+    assert (answer.status, bytes(answer.body)) == (200, b'{"data": []}')
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"GET /v1/models HTTP/1.1\r\n")
+    assert f"authorization: Bearer {KEY}".encode() in head
+    assert b"content-" not in head
+    assert body == b""
+
+
+@pytest.mark.parametrize(
+    "reply", [None, b"nonsense\r\n\r\n", http(content_length="99999999999"), b"HTTP/1.1 200"]
+)
+async def test_what_is_free_was_never_bought_whatever_became_of_it(reply: bytes | None) -> None:
+    with answering(*filter(None, [reply]), then="reset") as server:
+        async with client(server.url, timeout=0.5 if reply is None else 10.0) as one:
+            answer = await one.get(f"/{KEY}")
+    assert isinstance(answer, Failure)
+    assert answer.kind is ErrorClass.UNREACHABLE
+    assert KEY not in answer.message
+    assert len(server.requests) == 1
+
+
+async def test_the_headers_told_are_those_that_are_sent() -> None:
+    asked = Request(path="/x", body=(b"ab", b"c"), content_type="multipart/form-data; boundary=y")
+    with answering(http()) as server:
+        async with client(server.url) as one, one.post(asked, sending=Sending()):
+            told = one.headers(asked)
+    lines = server.requests[0].partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    assert sorted(lines) == sorted(f"{name}: {value}" for name, value in told.items())
+
+
+async def test_the_wait_for_the_head_of_an_answer_is_told_apart_from_that_for_its_end() -> None:
+    def behave(peer: socket.socket, number: int) -> None:
+        server.read(peer)
+        peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{")
+        time.sleep(0.3)
+        peer.sendall(b"}")
+
+    with Server(behave) as server:
+        began = anyio.current_time()
+        answer = await once(server.url)
+        took = anyio.current_time() - began
+    assert isinstance(answer, Answer)
+    assert 0 < answer.headed <= took - 0.29
+
+
 @pytest.mark.parametrize(
     "status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
 )

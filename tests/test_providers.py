@@ -289,7 +289,7 @@ def test_the_images_api_is_spoken_where_chat_is(name: str) -> None:
     assert (images.models, images.key_variables) == (provider.models, provider.key_variables)
 
 
-def test_openai_sells_at_the_prices_of_its_own_pages() -> None:
+def test_openai_sells_at_the_prices_that_were_published() -> None:
     def usd(*prices: str) -> Price:
         input_, image_input, text, image = map(Decimal, prices)
         return Price(input=input_, image_input=image_input, text=text, image=image)

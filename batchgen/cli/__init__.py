@@ -25,10 +25,19 @@ from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import TextIO
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_OF_A_NIGHT = frozenset(
+    {
+        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
+        "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
+        "name", "dry_run", "as_json", "quiet", "verbose",
+    }
+)  # fmt: skip
+"""What `run` takes and means nothing to a single request."""
 
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 """How the names of variables end whose values are nobody's business."""
@@ -38,6 +47,7 @@ _EXAMPLES = """
 Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
+  batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen models                               what there is, and what it costs
@@ -66,6 +76,24 @@ the provider's own variable.
 Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
 3 stopped and resumable (budget, account, quota, disk, too many failures);
 130/143 drained after a signal; 70 a defect.
+"""
+
+_PROBE_EXAMPLES = """
+\b
+Examples:
+  batchgen probe                                a plain red circle from core-today, about 5 cents
+  batchgen probe -n                             the request it would send; needs no key
+  batchgen probe jobs/tonight.toml              the job's settings, its first row's prompt
+  batchgen probe prompts.csv --save first.jpg
+  batchgen probe --base-url https://gateway.example/v1 -m gemini-3-pro-image-preview
+  batchgen probe --provider simulator --json | jq .advice
+
+\b
+Nothing is asked, tried again, or booked anywhere: what it costs is told, and is not part of any run.
+
+\b
+Exit status: 0 a sound picture came (or words, where they are expected); 1 it did not; 2 bad input, nothing
+sent; 3 the key, the account or its quota is in the way.
 """
 
 _STATUS_EXAMPLES = """
@@ -292,15 +320,63 @@ def run(
     from batchgen.cli import running  # noqa: PLC0415  the run pays for its imports, --help does not
 
     call: Call = context.obj
-    stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
-    if os.environ.get("BATCHGEN_API_KEY", "").strip():
-        given.setdefault("key_file", None)  # the environment goes before the job file
+    given = _given(context, flags)
     if dry_run:
         return running.preview(source, given, as_json=as_json)
     return running.run(
         source, given, typed=call.typed, as_json=as_json, quiet=quiet, verbose=verbose, keys=call.keys
     )
+
+
+def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, object]:
+    """What flags and environment say of a job, without their defaults."""
+    stated = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    given = {name: value for name, value in flags.items() if context.get_parameter_source(name) in stated}
+    if os.environ.get("BATCHGEN_API_KEY", "").strip():
+        given.setdefault("key_file", None)  # the environment goes before the job file
+    return given
+
+
+@commands.command(
+    context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"},
+    epilog=_PROBE_EXAMPLES,
+    params=[parameter for parameter in run.params if parameter.name not in _OF_A_NIGHT],
+)
+@click.argument("source", metavar="[SOURCE]", required=False)
+@click.option("--save", metavar="FILE", allow_from_autoenv=False, help="Keep the picture in a new file.")
+@click.option(
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Show the request, send nothing; needs no key.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, allow_from_autoenv=False, help="What it found as one JSON object."
+)
+@click.pass_context
+def probe(
+    context: click.Context,
+    /,
+    source: str | None,
+    *,
+    save: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **flags: object,
+) -> int:
+    """
+    Send one request, at once and at its price, and say what a night at this endpoint would meet.
+
+    Is the model there, does a picture come back, in which form, of which size, how fast, at what price? And
+    which settings follow from that? SOURCE is a job file or a manifest, of which the first row is asked for;
+    without one it is a small picture of the cheapest size.
+    """
+    from batchgen.cli import probing  # noqa: PLC0415
+
+    call: Call = context.obj
+    telling = probing.Telling(typed=call.typed, as_json=as_json, keys=call.keys)
+    return probing.tell(source, _given(context, flags), telling, dry_run=dry_run, save=save)
 
 
 @commands.command(context_settings=_CONTEXT, epilog=_STATUS_EXAMPLES)

@@ -59,9 +59,8 @@ def run(
     """
     job = jobs.resolve(source, given)
     keys.add(jobs.endpoint(job, os.environ).key or "")
-    _warn_of_typos()
-    _warn_of_second_key(job)
-    command, note = _command(job, typed), _note(job, typed)
+    warn_of_environment(job)
+    command, note = command_line(job, typed), _note(job, typed)
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
     _log_to(watch or _Lines(), logging.INFO if verbose and not quiet else logging.WARNING)
     try:
@@ -79,7 +78,7 @@ def run(
     return summary.exit_status
 
 
-def _command(job: Job, typed: Sequence[str]) -> list[str]:
+def command_line(job: Job, typed: Sequence[str]) -> list[str]:
     """The command that goes on with this run: the one that was typed, without what is done only once."""
     program = [sys.argv[0]]
     if Path(program[0]).name == "__main__.py":
@@ -103,15 +102,16 @@ def _resume(summary: Summary, command: Sequence[str]) -> list[str] | None:
     """The command for what this run leaves to be done; None when that is nothing."""
     if summary.left:
         return [*command]
-    return _with(command, "--retry-failed") if summary.exit_status == 1 else None
+    return with_flags(command, "--retry-failed") if summary.exit_status == 1 else None
 
 
-def _with(command: Sequence[str], *flags: str) -> list[str]:
+def with_flags(command: Sequence[str], *flags: str) -> list[str]:
+    """Add flags to a command."""
     at = command.index("--") if "--" in command else len(command)
     return [*command[:at], *flags, *command[at:]]
 
 
-def _without(command: Sequence[str], flag: str) -> list[str]:
+def without_flag(command: Sequence[str], flag: str) -> list[str]:
     """Leave out a flag that takes a value, and that value."""
     before = ["", *command]
     return [
@@ -129,6 +129,12 @@ def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
     else:
         say(_foretold(found))
     return 0
+
+
+def warn_of_environment(job: jobs.Job) -> None:
+    """Say what is set and not used."""
+    _warn_of_typos()
+    _warn_of_second_key(job)
 
 
 def _warn_of_typos() -> None:
@@ -292,7 +298,7 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         return lines
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
-        resume = _with(_without(resume, "--budget"), "--budget", str(summary.budget_needed))
+        resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
     return [*lines, f"  {_line(resume, note)}"]
 
 
