@@ -133,7 +133,8 @@ RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.ENDPOINT_INCAPABLE: Rule(
         action=Action.STOP,
         status=Status.PENDING,
-        remedy="This endpoint returns no pictures on chat completions; use another --base-url or --provider.",
+        remedy="Ask in Gemini's own format: --dialect gemini (with a --base-url of your own, the one of that"
+        " format). If that is what was asked, the model draws no pictures: use another --model.",
     ),
     ErrorClass.BAD_REQUEST: Rule(
         action=Action.FAIL,
@@ -168,7 +169,7 @@ RULES: Mapping[ErrorClass, Rule] = {
         status=Status.FAILED,
         most=2,
         suspect=True,
-        remedy="The endpoint's answer could not be read; check that the base URL speaks chat completions.",
+        remedy="The endpoint's answer could not be read; check that --base-url and --dialect belong together.",
     ),
     ErrorClass.DOWNLOAD: Rule(
         action=Action.FAIL,

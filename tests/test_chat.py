@@ -413,7 +413,7 @@ def test_prose_that_could_be_base64_is_prose() -> None:
         ("OTHER", ErrorClass.NO_IMAGE),
         ("MALFORMED_RESPONSE", ErrorClass.NO_IMAGE),
         ("stop", ErrorClass.NO_IMAGE),
-        ("error", ErrorClass.NO_IMAGE),
+        ("error", ErrorClass.TRANSIENT),
         (None, ErrorClass.NO_IMAGE),
         (7, ErrorClass.NO_IMAGE),
     ],

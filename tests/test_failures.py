@@ -393,7 +393,7 @@ def test_a_long_message_is_cut_and_keeps_its_request_id() -> None:
 
 def test_an_incapable_endpoint_is_told_with_advice_that_is_never_cut() -> None:
     result = failure(400, openai("Unhandled generated data mime type: image/jpeg " + "x " * 500))
-    assert result.message.endswith("another base URL or provider is needed")
+    assert result.message.endswith("; --dialect gemini asks in Gemini's own")
     assert len(result.message) <= 500
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from batchgen.dialects import chat
+from batchgen.dialects import chat, gemini
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,5 +49,5 @@ class Dialect(Protocol):
         """Which of a manifest's columns this format has no place for, and why."""
 
 
-DIALECTS: Mapping[str, Dialect] = {"chat": chat}
+DIALECTS: Mapping[str, Dialect] = {"chat": chat, "gemini": gemini}
 """By the name that `--dialect` knows."""

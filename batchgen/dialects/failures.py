@@ -107,8 +107,8 @@ _OVERLOADED = re.compile(r"\boverloaded\b|\bhigh demand\b|\btemporarily unavaila
 _TAG = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE)
 _REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{6,80})", re.IGNORECASE)
 _ADVICE = {
-    ErrorClass.ENDPOINT_INCAPABLE: "this endpoint generates pictures but cannot return them on chat"
-    " completions; another base URL or provider is needed",
+    ErrorClass.ENDPOINT_INCAPABLE: "this endpoint cannot return pictures in the format it was asked in;"
+    " --dialect gemini asks in Gemini's own",
     ErrorClass.MODEL: "check the base URL and the model",
 }
 

@@ -1,12 +1,15 @@
-"""How is JSON read that gateways get slightly wrong?"""
+"""How is JSON read, and told again, that gateways get slightly wrong?"""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _MOST_TOKENS = 10**9
 _MOST_DIGITS = 100
@@ -32,6 +35,14 @@ def decode(body: bytes | bytearray | str) -> object:
         return json.loads(text.removeprefix("\ufeff"), strict=False, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def encode(value: object) -> str:
+    """The JSON text of a value that was decoded, whatever passed there."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
 
 
 def _integer(digits: str) -> int | float:
@@ -63,6 +74,11 @@ def sequence(value: object) -> list[Any]:
 def string(value: object) -> str:
     """The value if it is a string, else ''."""
     return value if isinstance(value, str) else ""
+
+
+def scalars(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table says itself, without the tables in it."""
+    return {name: value for name, value in table.items() if isinstance(value, str | int | float)}
 
 
 def count(value: object) -> int | None:

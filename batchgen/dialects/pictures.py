@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DATA = "data:image/"
-_BEFORE_PAYLOAD = re.compile(rb"data:image/[a-z0-9.+-]{1,40};base64,")
+# A data URL, or the bare base64 of Gemini's `inlineData`.
+_BEFORE_PAYLOAD = re.compile(
+    rb'data(?::image/[a-z0-9.+-]{1,40};base64,|"\s{0,9}:\s{0,9}"(?=iVBORw0KGgo|/9j/|UklGR|R0lGOD))'
+)
 _BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _BARE_LENGTH = 1000
 _URL_LENGTH = 8192
@@ -119,7 +122,7 @@ class Pictures:
         elif value[:4].lower() == "http":
             self._link(value, draft=draft)
         else:
-            self._add(unbase64(value), draft=draft)
+            self._add(self._decoded(value), draft=draft)
 
     def _data_url(self, text: str, start: int, end: int, *, draft: bool) -> None:
         comma = text.find(",", start, min(end, start + _ALT_LENGTH))
@@ -188,7 +191,7 @@ class Pictures:
 
 def lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, bytes]]:
     """
-    Take large data URLs out of the text of an answer before it is read as JSON.
+    Take large data URLs and the base64 of `inlineData` out of an answer before it is read as JSON.
 
     So 30 MB need not become a string, and that one its parts. Only pictures in the standard form of base64,
     up to a quote or a bracket, are taken: they mean the same either way. All else stays where it is.
