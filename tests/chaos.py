@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from batchgen import runner
     from batchgen.runner import Summary
-    from batchgen.simulator.endpoint import _Draw
+    from batchgen.simulator.answers import Draw
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -49,7 +49,8 @@ trio._core._run._hypothesis_plugin_setup()  # trio runs tasks in an order of cha
 
 FLASH, PRO = "gemini-3.1-flash-image-preview", "gemini-3-pro-image-preview"
 SHAPES = ("S1", "S1", "S2", "S3", "S5", "S6", "S7", "mixed")
-FAULTS = tuple(name for name in Faults.__struct_fields__ if name not in {"reset_before", "draft"})
+APART = {"reset_before", "draft", "stream_error"}
+FAULTS = tuple(name for name in Faults.__struct_fields__ if name not in APART)
 TOKENS = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
 UNTOUCHED = {"status": "pending", "attempts": 0, "cost": None, **dict.fromkeys(TOKENS, 0)}
 """A task the ledger has never heard of."""
@@ -194,7 +195,7 @@ class Watched(Endpoint):
         self.life.live()
         return reply
 
-    def _draw(self, *args: Any) -> _Draw:
+    def _draw(self, *args: Any) -> Draw:
         draw = super()._draw(*args)
         self.played[draw.fault or "none"] += 1
         return draw

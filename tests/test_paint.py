@@ -59,10 +59,9 @@ def test_another_seed_model_or_prompt_is_another_picture() -> None:
     assert len(pictures) == 4
 
 
-@pytest.mark.parametrize(("size", "side"), [("2K", 2048), ("4K", 4096)])
-def test_larger_sizes_have_their_pixels(size: str, side: int) -> None:
-    with Image.open(io.BytesIO(paint("sea", model="m", seed=1, size=size))) as image:
-        assert image.size == (side, side)
+@pytest.mark.parametrize("pixels", [(2048, 2048), (4096, 4096), (512, 512), (1584, 672), (384, 3072)])
+def test_a_picture_has_the_pixels_that_are_wanted(pixels: tuple[int, int]) -> None:
+    assert opened(paint("sea", model="m", seed=1, pixels=pixels)).size == pixels
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import anyio
 import msgspec
 import pytest
 
-from batchgen.simulator import Endpoint, Faults, Settings, bodies
-from batchgen.simulator.endpoint import Reply
+from batchgen.simulator import Endpoint, Faults, Reply, Settings, bodies
 from tests.nights import Nights
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchgen.purchase import Progress
     from batchgen.runner import Summary
-    from batchgen.simulator.endpoint import _Draw
+    from batchgen.simulator.answers import Draw
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,9 +46,9 @@ def stopped(summary: Summary) -> tuple[str, int, str]:
 class Wavering(Endpoint):
     """Thinks as it likes: a picture's price varies by a tenth."""
 
-    def _answer(self, draw: _Draw) -> bodies.Answer:
+    def _answer(self, draw: Draw) -> bodies.Answer:
         answer = super()._answer(draw)
-        longest = 300 if "pro" in draw.model.id else 2200
+        longest = 300 if "pro" in draw.offer.model.id else 2200
         return told_anew(answer, text=answer.tokens.text + draw.random.randrange(longest))
 
 
@@ -58,7 +57,7 @@ class Dear(Endpoint):
 
     since = 20
 
-    def _answer(self, draw: _Draw) -> bodies.Answer:
+    def _answer(self, draw: Draw) -> bodies.Answer:
         answer = super()._answer(draw)
         return told_anew(answer, image=11_200) if self.account.answered >= self.since else answer
 
@@ -155,7 +154,7 @@ def test_most_of_a_budget_used_is_told_once(nights: Nights, caplog: pytest.LogCa
 
 def test_money_that_the_endpoint_names_counts_where_it_is_more(memory: Path, backend: str) -> None:
     class Marked(Endpoint):
-        def _answer(self, draw: _Draw) -> bodies.Answer:
+        def _answer(self, draw: Draw) -> bodies.Answer:
             answer = super()._answer(draw)
             return msgspec.structs.replace(answer, usd=answer.usd * 2)
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.virtual_time
 
 NIGHTS, AT_ONCE = 2000, 100
 AT_LEAST = {
-    **dict.fromkeys(set(Faults.__struct_fields__) - {"draft"}, 3),
+    **dict.fromkeys(set(Faults.__struct_fields__) - {"draft", "stream_error"}, 3),
     "kills": 20,
     "answers lost with their process": 10,
     "signals delivered": 10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import signal
@@ -112,7 +113,7 @@ def test_each_fault_has_its_status_and_its_bill(fault: str, status: int, billed:
         b"[]",
         b"{",
         _body(temperature=3),
-        _body(stream=True),
+        _body(stream="yes"),
         _body(messages=[]),
         b'{"x":' + b"[" * 100_000,
     ],
@@ -160,13 +161,14 @@ def test_what_is_not_served_is_a_404_and_free(method: str, path: str) -> None:
 def test_parts_are_read_and_a_reference_picture_costs_its_tokens() -> None:
     parts = [
         {"type": "text", "text": "a cat"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
     ]
     messages = [{"role": "system", "content": "draw"}, {"role": "user", "content": parts}]
     endpoint = _endpoint()
     answer = json.loads(_whole(_ask(endpoint, _body(messages=messages))))
     assert answer["usage"]["prompt_tokens"] == 563
-    assert endpoint.account.bought("a cat", MODEL) == 1
+    came = hashlib.sha256(b"\x89PNG\r\n\x1a\n").hexdigest()
+    assert endpoint.account.bought("a cat", MODEL, [came]) == 1
 
 
 def test_without_details_the_usage_is_a_sum() -> None:

@@ -1,13 +1,16 @@
 """
-How does a Gemini image model behind an OpenAI-compatible chat endpoint behave, without one?
+How does an endpoint in front of Gemini's image models behave, without one?
 
-`endpoint` decides every answer as `settings` tell it, free of transport, clock and randomness; `transport`
-puts it into an httpx client in the same process, `app` on a socket. Its pictures are painted by `paint`,
-its bill is kept in `account`.
+`formats` reads a request, in whichever wire format it came, into one value (`asked`) and writes an answer
+(`bodies.Answer`) in the same one: chat completions (`requests`, `bodies`, `events`), Google's own (`native`),
+the Images API (`images`). Between them `endpoint` decides as `settings` tell it, free of transport, clock and
+randomness; `answers` says what the model says, `paint` paints, `account` keeps the bill. `transport` puts it
+into an httpx client in the same process, `app` on a socket.
 """
 
 from batchgen.simulator.account import Account
-from batchgen.simulator.endpoint import Ending, Endpoint, Reply
+from batchgen.simulator.endpoint import Endpoint
+from batchgen.simulator.reply import Ending, Reply
 from batchgen.simulator.settings import Faults, Settings
 
 __all__ = ["Account", "Ending", "Endpoint", "Faults", "Reply", "Settings"]

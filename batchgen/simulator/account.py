@@ -17,6 +17,7 @@ import msgspec
 from batchgen.records import ZERO, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from decimal import Decimal
 
     from batchgen.records import Model
@@ -28,6 +29,8 @@ class Tokens(Value, frozen=True, kw_only=True):
     """Tokens of one answer; `text` is all output that is no picture, thinking included."""
 
     prompt: int
+    pictures: int = 0
+    """The part of `prompt` that is pictures."""
     text: int
     thinking: int = 0
     """The part of `text` that was thinking."""
@@ -56,9 +59,14 @@ class Spent:
     usd: Decimal = ZERO
 
 
-def content_key(prompt: str, model: str) -> bytes:
-    """What makes two requests the same purchase: the prompt and the model's id."""
-    return hashlib.sha256(f"{model}\0{prompt}".encode()).digest()[:16]
+def content_key(prompt: str, model: str, references: Sequence[str] = ()) -> bytes:
+    """
+    What makes two requests the same purchase: the user's words, the model's id and the pictures.
+
+    :param references: their SHA-256 in hex, in their order.
+    """
+    content = "\0".join([model, prompt, *references])
+    return hashlib.sha256(content.encode()).digest()[:16]
 
 
 def cost(model: Model, tokens: Tokens) -> Decimal:
@@ -75,11 +83,11 @@ class Account:
     """Everything the endpoint has seen, answered and billed since it started."""
 
     seen: int = 0
-    """Chat requests that were read, whatever became of them."""
+    """Requests that were read, whatever became of them."""
     answered: int = 0
-    """Chat requests answered 200, whether or not the answer arrived."""
+    """Requests answered 200, whether or not the answer arrived."""
     rate_limited: int = 0
-    """Chat requests answered 429."""
+    """Requests answered 429."""
     billed: int = 0
     models: dict[str, Spent] = field(default_factory=dict)
     """By the model's id, never an alias."""
@@ -93,9 +101,9 @@ class Account:
         """The whole bill."""
         return sum((spent.usd for spent in self.models.values()), ZERO)
 
-    def bought(self, prompt: str, model: str) -> int:
-        """How often this prompt was billed for this model."""
-        return self.purchases[content_key(prompt, model)]
+    def bought(self, prompt: str, model: str, references: Sequence[str] = ()) -> int:
+        """How often this prompt was billed for this model, with these pictures (SHA-256 in hex)."""
+        return self.purchases[content_key(prompt, model, references)]
 
     def book(self, model: Model, tokens: Tokens, key: bytes) -> None:
         """Bill one answer."""

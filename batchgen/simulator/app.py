@@ -2,12 +2,14 @@
 How is the simulated endpoint served on a socket?
 
 A connection that is to break is broken on the wire: a reset is a TCP reset, a cut body ends before its
-Content-Length. On the wire a client cannot tell a reset before its request was read from one after it.
+Content-Length, or its last chunk. On the wire a client cannot tell a reset before its request was read from
+one after it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import struct
 import time
@@ -20,12 +22,14 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from batchgen.errors import InputError
-from batchgen.simulator import bodies
-from batchgen.simulator.endpoint import Ending, Endpoint, Reply
+from batchgen.simulator import bodies, events
+from batchgen.simulator.endpoint import Endpoint
+from batchgen.simulator.reply import Ending, Reply
 
 if TYPE_CHECKING:
     import asyncio
 
+    from batchgen.simulator.events import Stream
     from batchgen.simulator.settings import Settings
 
 PAINTERS = 2
@@ -116,7 +120,10 @@ def make_app(endpoint: Endpoint) -> App:
         if content is None:
             return
         reply = _decide(endpoint, scope, content)
-        if await _disconnected(receive, None if reply.ending is Ending.HANG else reply.delay):
+        if reply.stream is not None:
+            await send(_start(reply, {}))
+            await _send_piece(send, reply.stream.first)
+        if not await _waited(reply, receive, send):
             return
         if reply.ending is Ending.RESET_AFTER:
             await _break(extensions[RESET], receive)
@@ -124,7 +131,10 @@ def make_app(endpoint: Endpoint) -> App:
         painted = reply.body
         if not isinstance(painted, bytes):
             painted = await anyio.to_thread.run_sync(painted, limiter=limiter)
-        await _send(send, reply, painted)
+        if reply.stream is None:
+            await _send(send, reply, painted)
+        else:
+            await _send_stream(send, reply, reply.stream, painted)
         if reply.ending is Ending.TRUNCATED:
             await _break(extensions[CLOSE], receive)
 
@@ -136,7 +146,8 @@ def _decide(endpoint: Endpoint, scope: MutableMapping[str, Any], content: bytear
         told = bodies.gateway_error("Request body is too large", "request_too_large", "0")
         return Reply(status=413, body=bodies.encode(told))
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    return endpoint.answer(scope["method"], scope["path"], headers, bytes(content))
+    target = (scope["raw_path"] + b"?" + scope["query_string"]).decode("latin-1")
+    return endpoint.answer(scope["method"], target, headers, bytes(content))
 
 
 async def _read(receive: Receive) -> bytearray | None:
@@ -157,8 +168,8 @@ async def _read(receive: Receive) -> bytearray | None:
     return content
 
 
-async def _disconnected(receive: Receive, seconds: float | None) -> bool:
-    """Wait this long (None: for ever) or until the client leaves, and say whether it did."""
+async def _disconnected(receive: Receive, seconds: float) -> bool:
+    """Wait this long or until the client leaves, and say whether it did."""
     with anyio.move_on_after(seconds):
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -169,13 +180,42 @@ async def _disconnected(receive: Receive, seconds: float | None) -> bool:
 async def _break(connection: Callable[[], None], receive: Receive) -> None:
     """Break it, and stay until the server noticed: it answers 500 for an app that leaves early."""
     connection()
-    await _disconnected(receive, None)
+    await _disconnected(receive, math.inf)
+
+
+async def _waited(reply: Reply, receive: Receive, send: Send) -> bool:
+    """Wait until there is an answer, and say whether the client did, too; a stream tells that it is alive."""
+    left = math.inf if reply.ending is Ending.HANG else reply.delay
+    alive = b"" if reply.stream is None or reply.ending is Ending.HANG else reply.stream.alive
+    while alive and left > events.ALIVE_EVERY:
+        if await _disconnected(receive, events.ALIVE_EVERY):
+            return False
+        left -= events.ALIVE_EVERY
+        await _send_piece(send, alive)
+    return not await _disconnected(receive, left)
+
+
+def _start(reply: Reply, headers: dict[str, str]) -> Message:
+    told = {**reply.headers, **headers}
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    return {"type": "http.response.start", "status": reply.status, "headers": encoded}
 
 
 async def _send(send: Send, reply: Reply, body: bytes) -> None:
-    headers = {**reply.headers, "content-length": str(len(body))}
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
+    await send(_start(reply, {"content-length": str(len(body))}))
     truncated = reply.ending is Ending.TRUNCATED
     sent = body[: len(body) // 2] if truncated else body
     await send({"type": "http.response.body", "body": sent, "more_body": truncated})
+
+
+async def _send_stream(send: Send, reply: Reply, stream: Stream, body: bytes) -> None:
+    truncated = reply.ending is Ending.TRUNCATED
+    for event in events.apart(body[: len(body) // 2] if truncated else body, stream.blank):
+        await _send_piece(send, event)
+    if not truncated:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_piece(send: Send, piece: bytes) -> None:
+    if piece:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})

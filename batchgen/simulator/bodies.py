@@ -1,5 +1,5 @@
 """
-What do the endpoint's answers look like on the wire?
+What do the endpoint's answers look like on the wire, and what is an answer before it has a shape?
 
 Gateways disagree on where the picture goes. The shapes, by their names here:
 
@@ -14,6 +14,7 @@ Gateways disagree on where the picture goes. The shapes, by their names here:
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from batchgen.records import Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from decimal import Decimal
 
     from batchgen.simulator.account import Tokens
@@ -30,6 +32,14 @@ SINGLE = frozenset({"S4", "S5"})
 """Shapes with no room for a draft beside the picture."""
 
 
+class Call(Value, frozen=True, kw_only=True):
+    """A function that the model wants called."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
 class Answer(Value, frozen=True, kw_only=True):
     """One 200, before it is given its shape."""
 
@@ -37,8 +47,13 @@ class Answer(Value, frozen=True, kw_only=True):
     model: str
     created: int
     text: str
+    thought: str = ""
+    """Where a format or a stream has room for it."""
+    calls: tuple[Call, ...] = ()
     pictures: tuple[str, ...] = ()
-    """Base64, or in S6 links; the picture last, drafts before it."""
+    """Base64, or links; the picture last, drafts before it."""
+    linked: bool = False
+    """Whether the pictures are links."""
     finish: str = "stop"
     native_finish: str = "STOP"
     tokens: Tokens
@@ -96,28 +111,27 @@ def completion(shape: str, answer: Answer) -> dict[str, Any]:
     if shape == "S7" and answer.pictures:
         pictures = [{"b64_json": picture, "revised_prompt": answer.text} for picture in answer.pictures]
         return {"created": answer.created, "data": pictures, "usage": _images_usage(answer)}
-    choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish, "message": _message(shape, answer)}
-    usage = _chat_usage(answer)
+    choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish, "message": message(shape, answer)}
     if shape == "S2":
         choice["native_finish_reason"] = answer.native_finish
-        if answer.details:
-            usage["cost"] = float(answer.usd)
     return {
         "id": answer.id,
         "object": "chat.completion",
         "created": answer.created,
         "model": answer.model,
         "choices": [choice],
-        "usage": usage,
+        "usage": chat_usage(shape, answer),
     }
 
 
-def _message(shape: str, answer: Answer) -> dict[str, Any]:
+def message(shape: str, answer: Answer) -> dict[str, Any]:
+    """What the assistant says, in one of the shapes."""
     said: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.calls:
+        return {**said, "content": answer.text or None, "tool_calls": [*map(_called, answer.calls)]}
     if not answer.pictures:
         return said
-    prefix = "" if shape == "S6" else "data:image/jpeg;base64,"
-    urls = [prefix + picture for picture in answer.pictures]
+    urls = _urls(answer)
     if shape == "S2":
         said["images"] = [
             {"type": "image_url", "index": index, "image_url": {"url": url}} for index, url in enumerate(urls)
@@ -130,11 +144,32 @@ def _message(shape: str, answer: Answer) -> dict[str, Any]:
     elif shape == "S5":
         said["content"] = answer.pictures[-1]
     else:
-        said["content"] = "\n".join([answer.text, *(f"![image]({url})" for url in urls)])
+        said["content"] = f"{answer.text}\n{markdown(answer)}"
     return said
 
 
-def _chat_usage(answer: Answer) -> dict[str, Any]:
+def markdown(answer: Answer) -> str:
+    """The pictures as Markdown."""
+    return "\n".join(f"![image]({url})" for url in _urls(answer))
+
+
+def with_pictures(answer: Answer, pictures: Iterable[str], *, linked: bool) -> Answer:
+    """The answer with its pictures, as base64 or as links."""
+    return msgspec.structs.replace(answer, pictures=tuple(pictures), linked=linked)
+
+
+def _urls(answer: Answer) -> list[str]:
+    prefix = "" if answer.linked else "data:image/jpeg;base64,"
+    return [prefix + picture for picture in answer.pictures]
+
+
+def _called(call: Call) -> dict[str, Any]:
+    arguments = encode(call.arguments).decode()
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def chat_usage(shape: str, answer: Answer) -> dict[str, Any]:
+    """The tokens as chat completions tell them, in S2 with the money."""
     tokens = answer.tokens
     usage: dict[str, Any] = {
         "prompt_tokens": tokens.prompt,
@@ -147,6 +182,8 @@ def _chat_usage(answer: Answer) -> dict[str, Any]:
             "reasoning_tokens": tokens.thinking,
             "text_tokens": tokens.text - tokens.thinking,
         }
+        if shape == "S2":
+            usage["cost"] = float(answer.usd)
     return usage
 
 

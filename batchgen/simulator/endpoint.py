@@ -1,10 +1,10 @@
 """
 What does the model endpoint answer to this request?
 
-The contract is that of an OpenAI-compatible gateway in front of Google's image models: paths, bearer key,
-usage, error bodies. Everything drawn depends on the seed, the content and how often it was asked, never on
-the order in which concurrent requests arrive. No method blocks or sleeps; an endpoint belongs to one
-thread.
+The contract is that of a gateway in front of Google's image models, in each of the wire formats that
+`formats` knows: paths, keys, usage, error bodies. Everything drawn depends on the seed, the content and how
+often it was asked, never on the order in which concurrent requests arrive. No method blocks or sleeps; an
+endpoint belongs to one thread.
 """
 
 from __future__ import annotations
@@ -12,62 +12,30 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping  # noqa: TC003  msgspec reads the annotations at run time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
 
-import msgspec
-import pybase64
-
-from batchgen.providers import find, find_model
-from batchgen.records import Value
-from batchgen.simulator import bodies, paint, requests
-from batchgen.simulator.account import Account, Tokens, content_key, cost
+from batchgen.simulator import answers, asked, bodies, sold
+from batchgen.simulator.account import Account, content_key
+from batchgen.simulator.answers import Draw
+from batchgen.simulator.formats import CHAT, IMAGES, NATIVE, Call, Format, at
 from batchgen.simulator.quota import Bucket
+from batchgen.simulator.reply import Ending, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from batchgen.records import Model
+    from batchgen.simulator.asked import Asked
+    from batchgen.simulator.bodies import Answer
     from batchgen.simulator.settings import Settings
+    from batchgen.simulator.sold import Offer
 
 LINKS_KEPT = 10_000
 """Links of shape S6 expire, as those of gateways do."""
 
 _FREE = ("rate_limited", "rate_limited_silent", "daily_quota", "overloaded", "server_error", "no_channel")
-
-
-class Ending(StrEnum):
-    """How the connection ends."""
-
-    WHOLE = "whole"
-    RESET_AFTER = "reset_after"
-    """Instead of the status line, after the delay."""
-    TRUNCATED = "truncated"
-    """After half of the body."""
-    HANG = "hang"
-    """The status line never comes."""
-
-
-class Reply(Value, frozen=True, kw_only=True):
-    """What goes back, and when."""
-
-    status: int
-    delay: float = 0.0
-    """Seconds before the status line."""
-    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"content-type": "application/json"})
-    body: bytes | Callable[[], bytes] = b""
-    """A function is worth a thread: it paints."""
-    ending: Ending = Ending.WHOLE
-
-
-class _Draw(Value, frozen=True, kw_only=True):
-    """A request that was admitted, and the dice for it."""
-
-    request: requests.ChatRequest
-    model: Model
-    key: bytes
-    random: random.Random
-    fault: str | None
-    host: str
+_ENDINGS = {"reset_after": Ending.RESET_AFTER, "truncated": Ending.TRUNCATED, "hang": Ending.HANG}
 
 
 class Endpoint:
@@ -77,11 +45,11 @@ class Endpoint:
         self.settings = settings
         self.account = Account()
         self._clock = clock
-        self._provider = find("core-today")
         rates = (settings.rpm, settings.ipm)
         self._buckets = [Bucket(rate, settings.burst) for rate in rates if rate is not None]
         self._attempts: Counter[bytes] = Counter()
         self._connections = random.Random(f"{settings.seed} connections")
+        self._faults = settings.faults.exclusive()
         self._links: OrderedDict[str, Callable[[], bytes]] = OrderedDict()
 
     def refuses(self) -> bool:
@@ -89,19 +57,29 @@ class Endpoint:
         rate = self.settings.faults.reset_before
         return rate > 0 and self.account.seen >= self.settings.calm and self._connections.random() < rate
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Decide, and book what is billed. Header names come in lower case."""
-        path = path.partition("?")[0].rstrip("/")
-        if method == "POST" and path.endswith("/chat/completions"):
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Decide, and book what is billed. Header names come in lower case, the target with its query."""
+        path, _, query = target.partition("?")
+        call = Call(
+            path=unquote(path).rstrip("/"),
+            query=dict(parse_qsl(query)) if query else {},
+            headers=headers,
+            body=body,
+            links=self.settings.reference_urls,
+        )
+        spoken = at(call.path) if method == "POST" else None
+        if spoken is not None:
             self.account.seen += 1
-            return self._unauthorised(headers) or self._chat(headers.get("host", "simulator"), body)
+            return self._unauthorised(call, spoken) or self._asked(call, spoken)
         if method == "GET":
-            return self._shown(path, headers)
-        return _google(404, "NOT_FOUND", f"{method} {path} is not served here.")
+            return self._shown(call)
+        return _told(CHAT, 404, "NOT_FOUND", f"{method} {call.path} is not served here.")
 
-    def _shown(self, path: str, headers: Mapping[str, str]) -> Reply:
-        if path.endswith("/models"):
-            return self._unauthorised(headers) or self._models()
+    def _shown(self, call: Call) -> Reply:
+        path = call.path
+        if path.endswith("/models") or "/models/" in path:
+            spoken = _lister(call)
+            return self._unauthorised(call, spoken) or _listed(path, spoken)
         if path in self._links:
             return Reply(status=200, headers={"content-type": "image/jpeg"}, body=self._links[path])
         if path == "/account":
@@ -109,138 +87,115 @@ class Endpoint:
         if not path:
             text = b"batchgen's simulator: a model endpoint without a model; see /account for its bill.\n"
             return Reply(status=200, headers={"content-type": "text/plain; charset=utf-8"}, body=text)
-        return _google(404, "NOT_FOUND", f"{path} is not served here.")
+        return _told(CHAT, 404, "NOT_FOUND", f"{path} is not served here.")
 
-    def _unauthorised(self, headers: Mapping[str, str]) -> Reply | None:
-        wanted = self.settings.key
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if wanted == "":
+    def _unauthorised(self, call: Call, spoken: Format) -> Reply | None:
+        wanted, key = self.settings.key, _key(call)
+        if wanted == "" or (key and wanted in {None, key}):
             return None
-        if scheme.lower() != "bearer" or not key.strip():
-            content = bodies.gateway_error(
-                "No API key was given", "invalid_api_key", f"{self.account.seen:08d}"
-            )
-            return Reply(status=401, body=bodies.encode(content))
-        if wanted is None or key.strip() == wanted:
-            return None
-        reason = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
-        return _google(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", reason)
+        if key:
+            reason = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+            message = "API key not valid. Please pass a valid API key."
+            return _told(spoken, 400, "INVALID_ARGUMENT", message, reason)
+        if spoken is NATIVE:
+            message = "Method doesn't allow unregistered callers. Please use an API key."
+            return _told(spoken, 403, "PERMISSION_DENIED", message)
+        content = bodies.gateway_error("No API key was given", "invalid_api_key", f"{self.account.seen:08d}")
+        return Reply(status=401, body=bodies.encode(content))
 
-    def _models(self) -> Reply:
-        listed = [
-            {"id": model.id, "object": "model", "owned_by": "google"} for model in self._provider.models
-        ]
-        return Reply(status=200, body=bodies.encode({"object": "list", "data": listed}))
-
-    def _chat(self, host: str, body: bytes) -> Reply:
+    def _asked(self, call: Call, spoken: Format) -> Reply:
         try:
-            request = requests.read(body)
+            request = spoken.read(call)
+            offer = sold.offer(request.model)
+            if offer is None or (offer.provider.dialect == "images" and spoken is not IMAGES):
+                message = f"models/{request.model} is not found for API version v1beta."
+                return _told(spoken, 404, "NOT_FOUND", message)
+            asked.check(request, offer.model, offer.provider, length=len(call.body))
         except ValueError as error:
-            return _google(400, "INVALID_ARGUMENT", f"Invalid request: {error}")
-        model = find_model(self._provider, request.model)
-        if model is None:
-            message = f"models/{request.model} is not found for API version v1beta."
-            return _google(404, "NOT_FOUND", message)
+            return _told(spoken, 400, "INVALID_ARGUMENT", f"Invalid request: {error}")
         now = self._clock()
         if wait := max((bucket.wait(now) for bucket in self._buckets), default=0.0):
-            return self._limited(model, wait, random.Random(f"{self.settings.seed} {request.prompt}"))
+            dice = random.Random(f"{self.settings.seed} {request.prompt}")
+            return self._limited(spoken, offer.model, wait, dice)
         for bucket in self._buckets:
             bucket.take()
         self.account.admitted.append(now)
-        return self._admitted(self._draw(request, model, host))
+        return self._admitted(self._draw(request, offer, spoken, call.headers.get("host", "simulator")))
 
-    def _draw(self, request: requests.ChatRequest, model: Model, host: str) -> _Draw:
-        key = content_key(request.prompt, model.id)
+    def _draw(self, request: Asked, offer: Offer, spoken: Format, host: str) -> Draw:
+        key = content_key(request.prompt, offer.model.id, request.references)
         self._attempts[key] += 1
         dice = random.Random(f"{self.settings.seed} {key.hex()} {self._attempts[key]}")
         point, fault = dice.random(), None
         calm = self.account.seen <= self.settings.calm
-        for name, rate in [] if calm else self.settings.faults.exclusive():
+        for name, rate in () if calm else self._faults:
             point -= rate
             if point < 0:
                 fault = name
                 break
-        return _Draw(request=request, model=model, key=key, random=dice, fault=fault, host=host)
+        return Draw(
+            format=spoken,
+            asked=request,
+            offer=offer,
+            size=answers.size(request, offer, self.settings),
+            key=key,
+            random=dice,
+            fault=fault,
+            host=host,
+        )
 
-    def _admitted(self, draw: _Draw) -> Reply:
+    def _admitted(self, draw: Draw) -> Reply:
         if draw.fault in _FREE:
             return self._failed(draw)
         answer = self._answer(draw)
+        if (reply := self._withheld(draw, answer)) is not None:
+            return reply
         self.account.answered += 1
-        self.account.book(draw.model, answer.tokens, draw.key)
-        headers = {"content-type": "application/json", "x-request-id": answer.id}
-        median = 25.0 if "pro" in draw.model.id else 12.0
+        self.account.book(draw.offer.model, answer.tokens, draw.key)
+        median = 25.0 if "pro" in draw.offer.model.id else 12.0
         delay = draw.random.lognormvariate(math.log(median), 0.35) * self.settings.latency
-        faults = {"reset_after": Ending.RESET_AFTER, "truncated": Ending.TRUNCATED, "hang": Ending.HANG}
-        ending = faults.get(draw.fault or "", Ending.WHOLE)
-        body = self._body(draw, answer)
-        return Reply(status=200, delay=delay, headers=headers, body=body, ending=ending)
-
-    def _answer(self, draw: _Draw) -> bodies.Answer:
-        """What the model says and bills, still without its picture."""
-        dice, request, model = draw.random, draw.request, draw.model
-        thinking = dice.randint(225, 340) if "pro" in model.id else dice.randint(150, 400)
-        image = model.image_tokens.get(self.settings.size, model.image_tokens["1K"])
-        text, finish, native = f"Here is your picture: {request.prompt[:60]}", "stop", "STOP"
-        if draw.fault == "refusal":
-            text, finish, native, image = "", "content_filter", "IMAGE_SAFETY", 0
-        elif draw.fault == "no_image":
-            text, image = "I can describe the scene in words, but I did not draw it this time.", 0
-        spoken = thinking + -(-len(text) // 4)
-        if request.max_tokens is not None and spoken + image > request.max_tokens:
-            text, finish, native, image = "", "length", "MAX_TOKENS", 0
-            spoken = thinking = min(spoken, request.max_tokens)
-        tokens = Tokens(prompt=request.tokens, text=spoken, thinking=thinking, image=image)
-        return bodies.Answer(
-            id=f"chatcmpl-{dice.getrandbits(96):024x}",
-            model=request.model,
-            created=int(self._clock()),
-            text=text,
-            finish=finish,
-            native_finish=native,
-            tokens=tokens,
-            usd=cost(model, tokens),
-            details=self.settings.details,
+        shape, body = self._composed(draw, answer)
+        kind = "text/event-stream" if draw.asked.stream and draw.asked.events else "application/json"
+        return Reply(
+            status=200,
+            delay=delay,
+            headers={"content-type": kind, "x-request-id": answer.id},
+            body=body,
+            stream=draw.format.opening(shape, answer) if draw.asked.stream else None,
+            ending=_ENDINGS.get(draw.fault or "", Ending.WHOLE),
         )
 
-    def _body(self, draw: _Draw, answer: bodies.Answer) -> bytes | Callable[[], bytes]:
+    def _answer(self, draw: Draw) -> Answer:
+        return answers.decided(draw, self.settings, now=self._clock())
+
+    def _withheld(self, draw: Draw, answer: Answer) -> Reply | None:
+        """A picture that the format cannot carry, or a refusal that it tells as an error: both free."""
+        if draw.format is CHAT and answer.tokens.image and not self.settings.chat_pictures:
+            message = "Unhandled generated data mime type: image/jpeg"
+            return _told(CHAT, 400, "INVALID_ARGUMENT", message)
+        if draw.format is IMAGES and answer.finish == "content_filter":
+            message = "Your request was rejected by the safety system."
+            return _told(IMAGES, 400, "moderation_blocked", message)
+        return None
+
+    def _composed(self, draw: Draw, answer: Answer) -> tuple[str, bytes | Callable[[], bytes]]:
+        """The answer's shape, and its body."""
         dice = draw.random
         shape = dice.choice(bodies.SHAPES) if self.settings.shape == "mixed" else self.settings.shape
         wants_draft = dice.random() < self.settings.faults.draft and shape not in bodies.SINGLE
         seeds = [dice.getrandbits(32) for _ in range(1 + wants_draft)]
-        cut = draw.fault == "bad_json"
+        if draw.asked.seed is not None:
+            seeds = [draw.asked.seed + at for at in reversed(range(1 + wants_draft))]
         if not answer.tokens.image:
-            return _finished(bodies.encode(bodies.completion(shape, answer)), cut=cut)
-        pictures = [self._picture(draw, seed) for seed in seeds]
-        if shape == "S6" or draw.fault == "lost_link":
+            return shape, answers.written(draw, shape, answer)
+        pictures = [answers.painter(draw, seed, self.settings) for seed in seeds]
+        linked = shape == "S6" and draw.format is CHAT
+        if linked or draw.asked.link or draw.fault == "lost_link":
             links = [self._link(draw, seed, picture) for seed, picture in zip(seeds, pictures, strict=True)]
-            linked = _with_pictures(answer, links)
-            return _finished(bodies.encode(bodies.completion("S6", linked)), cut=cut)
+            return "S6", answers.written(draw, "S6", bodies.with_pictures(answer, links, linked=True))
+        return shape, lambda: answers.composed(draw, shape, answer, pictures)
 
-        def compose() -> bytes:
-            encoded = [pybase64.b64encode_as_string(picture()) for picture in pictures]
-            if draw.fault == "bad_base64":
-                encoded[-1] = f"{encoded[-1][:400]}!#{encoded[-1][400:]}"
-            whole = bodies.encode(bodies.completion(shape, _with_pictures(answer, encoded)))
-            return _finished(whole, cut=cut)
-
-        return compose
-
-    def _picture(self, draw: _Draw, seed: int) -> Callable[[], bytes]:
-        prompt, model, size = draw.request.prompt, draw.model.id, self.settings.size
-        painted, damaged = self.settings.paint, draw.fault == "corrupt"
-
-        def picture() -> bytes:
-            data = (
-                paint.paint(prompt, model=model, seed=seed, size=size)
-                if painted
-                else paint.thumbnail(prompt, seed=seed)
-            )
-            return data[: len(data) * 3 // 5] if damaged else data
-
-        return picture
-
-    def _link(self, draw: _Draw, seed: int, picture: Callable[[], bytes]) -> str:
+    def _link(self, draw: Draw, seed: int, picture: Callable[[], bytes]) -> str:
         path = f"/pictures/{draw.key.hex()[:16]}-{seed:08x}.jpg"
         if draw.fault != "lost_link":
             self._links[path] = picture
@@ -248,27 +203,34 @@ class Endpoint:
             self._links.popitem(last=False)
         return f"http://{draw.host}{path}"
 
-    def _failed(self, draw: _Draw) -> Reply:
-        dice, model = draw.random, draw.model
+    def _failed(self, draw: Draw) -> Reply:
+        dice, model, spoken = draw.random, draw.offer.model, draw.format
         delay = dice.uniform(0.05, 0.5) * self.settings.latency
         if draw.fault == "overloaded":
-            return _google(
-                503, "UNAVAILABLE", "The model is overloaded. Please try again later.", delay=delay
-            )
+            message = "The model is overloaded. Please try again later."
+            return _told(spoken, 503, "UNAVAILABLE", message, delay=delay)
         if draw.fault == "server_error":
-            return _google(500, "INTERNAL", "An internal error has occurred. Please retry.", delay=delay)
+            message = "An internal error has occurred. Please retry."
+            return _told(spoken, 500, "INTERNAL", message, delay=delay)
         if draw.fault == "no_channel":
             message = f"No available channel for model {model.id} under group default"
             told = bodies.gateway_error(message, "model_not_found", f"{self.account.seen:08d}")
             return Reply(status=503, delay=delay, body=bodies.encode(told))
         if draw.fault == "rate_limited_silent":
             self.account.rate_limited += 1
-            return _google(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", delay=delay)
+            return _told(spoken, 429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", delay=delay)
         wait = dice.uniform(1, 3)
-        return self._limited(model, wait, dice, daily=draw.fault == "daily_quota", delay=delay)
+        return self._limited(spoken, model, wait, dice, daily=draw.fault == "daily_quota", delay=delay)
 
     def _limited(
-        self, model: Model, wait: float, dice: random.Random, *, daily: bool = False, delay: float = 0.0
+        self,
+        spoken: Format,
+        model: Model,
+        wait: float,
+        dice: random.Random,
+        *,
+        daily: bool = False,
+        delay: float = 0.0,
     ) -> Reply:
         self.account.rate_limited += 1
         per = "Day" if daily else "Minute"
@@ -277,10 +239,39 @@ class Endpoint:
         message = "You exceeded your current quota, please check your plan and billing details."
         details = bodies.quota_details(model.id, wait, quota, value)
         retry_after = {"retry-after": str(math.ceil(wait))} if dice.random() < 0.5 else {}
-        return _google(429, "RESOURCE_EXHAUSTED", message, details, delay=delay, headers=retry_after)
+        return _told(spoken, 429, "RESOURCE_EXHAUSTED", message, details, delay=delay, headers=retry_after)
 
 
-def _google(
+def _key(call: Call) -> str:
+    """The key, wherever it stands: https://ai.google.dev/gemini-api/docs/api-key"""
+    scheme, _, key = call.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    named = call.headers.get("x-goog-api-key") or call.headers.get("x-api-key") or call.query.get("key")
+    return (named or "").strip()
+
+
+def _lister(call: Call) -> Format:
+    """Google's list, where the path or the way of the key is Google's; else OpenAI's."""
+    google = "x-goog-api-key" in call.headers or "key" in call.query or "/v1beta/models" in call.path
+    return NATIVE if google else CHAT
+
+
+def _listed(path: str, spoken: Format) -> Reply:
+    name = path.rpartition("/models")[2].strip("/")
+    if not name:
+        return Reply(
+            status=200, body=bodies.encode(sold.native_list() if spoken is NATIVE else sold.openai_list())
+        )
+    offer = sold.offer(name)
+    if offer is None:
+        return _told(spoken, 404, "NOT_FOUND", f"models/{name} is not found for API version v1beta.")
+    describe = sold.native_model if spoken is NATIVE else sold.openai_model
+    return Reply(status=200, body=bodies.encode(describe(offer.model)))
+
+
+def _told(
+    spoken: Format,
     status: int,
     name: str,
     message: str,
@@ -289,15 +280,8 @@ def _google(
     delay: float = 0.0,
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    body = bodies.encode(bodies.google_error(status, name, message, details))
+    """An error, as the format writes it."""
+    body = bodies.encode(spoken.error(status, name, message, details))
     return Reply(
         status=status, delay=delay, headers={"content-type": "application/json", **(headers or {})}, body=body
     )
-
-
-def _finished(body: bytes, *, cut: bool) -> bytes:
-    return body[: len(body) * 2 // 3] if cut else body
-
-
-def _with_pictures(answer: bodies.Answer, pictures: list[str]) -> bodies.Answer:
-    return msgspec.structs.replace(answer, pictures=tuple(pictures))

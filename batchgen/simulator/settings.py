@@ -47,6 +47,8 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """200 with `content_filter` and no picture; input and text are billed."""
     no_image: float = 0.0
     """200 with words only; input and text are billed."""
+    stream_error: float = 0.0
+    """An error in the middle of an answer that is streamed (others stay whole): billed."""
     draft: float = 0.0
     """A draft in front of the picture; not billed, and not part of the sum."""
 
@@ -86,10 +88,17 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
     """Where the picture stands in the answer; see `bodies`."""
     key: str | None = None
-    """The bearer key; None takes any, '' asks for none."""
+    """The only key it takes; None takes any, '' asks for none."""
     size: Literal["1K", "2K", "4K"] = "1K"
+    """Of pictures for which none is asked."""
+    ignores_size: bool = False
+    """True: all pictures are squares of `size`, whatever is asked for; gateways do so without a word."""
+    reference_urls: bool = False
+    """Whether pictures may be named by https URLs; they are never fetched."""
+    chat_pictures: bool = True
+    """False: chat completions answer 400 where a picture would come, as Google's own do."""
     paint: bool = True
-    """False: every picture is the same small one, for speed."""
+    """False: every picture is the same plain one, a small one where no size is asked for: for speed."""
     details: bool = True
     """False: the usage is a sum that does not tell text from picture."""
 

@@ -16,12 +16,15 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from batchgen.simulator.endpoint import Ending
+from batchgen.simulator.events import ALIVE_EVERY
+from batchgen.simulator.reply import Ending
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from batchgen.simulator.endpoint import Endpoint, Reply
+    from batchgen.simulator.endpoint import Endpoint
+    from batchgen.simulator.events import Stream
+    from batchgen.simulator.reply import Reply
 
 PAINTERS = 2
 CHUNK = 65_536
@@ -44,7 +47,10 @@ class SimulatorTransport(httpx.AsyncBaseTransport):
         content = await request.aread()  # reading the body is sending it
         path = request.url.raw_path.decode("ascii")
         reply = self._endpoint.answer(request.method, path, request.headers, content)
-        await _until_answered(request, reply)
+        if reply.stream is not None:
+            events = _Events(request, reply, reply.stream, self._offload)
+            return httpx.Response(reply.status, headers=reply.headers, stream=events, request=request)
+        await _until_answered(request, reply.delay, reply.ending)
         body = reply.body if isinstance(reply.body, bytes) else await self._offload(reply.body)
         headers = {**reply.headers, "content-length": str(len(body))}
         stream = _Body(request, body, truncated=reply.ending is Ending.TRUNCATED)
@@ -84,14 +90,45 @@ class _Body(httpx.AsyncByteStream):
         )
 
 
-async def _until_answered(request: httpx.Request, reply: Reply) -> None:
-    """Wait for the status line, at most as long as the client would."""
+class _Events(httpx.AsyncByteStream):
+    """A body that begins before there is an answer; no generator, as above."""
+
+    def __init__(self, request: httpx.Request, reply: Reply, stream: Stream, offload: Offload) -> None:
+        self._request = request
+        self._reply = reply
+        self._stream = stream
+        self._offload = offload
+        self._first = stream.first
+        self._left = reply.delay
+        self._body: _Body | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if self._body is None:
+            if self._stream.alive and self._left > ALIVE_EVERY and self._reply.ending is not Ending.HANG:
+                self._left -= ALIVE_EVERY
+                await _until_answered(self._request, ALIVE_EVERY, Ending.WHOLE)
+                return self._stream.alive
+            await _until_answered(self._request, self._left, self._reply.ending)
+            content = self._reply.body
+            whole = content if isinstance(content, bytes) else await self._offload(content)
+            self._body = _Body(self._request, whole, truncated=self._reply.ending is Ending.TRUNCATED)
+        return await anext(self._body)
+
+
+async def _until_answered(request: httpx.Request, seconds: float, ending: Ending) -> None:
+    """Wait for what comes next, at most as long as the client would."""
     patience: float | None = request.extensions.get("timeout", {}).get("read")
     with anyio.move_on_after(patience) as scope:
-        if reply.ending is Ending.HANG:
+        if ending is Ending.HANG:
             await anyio.sleep_forever()
-        await anyio.sleep(reply.delay)
+        await anyio.sleep(seconds)
     if scope.cancelled_caught:
         raise httpx.ReadTimeout("", request=request)
-    if reply.ending is Ending.RESET_AFTER:
+    if ending is Ending.RESET_AFTER:
         raise httpx.ReadError("", request=request)

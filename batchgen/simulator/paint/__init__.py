@@ -17,21 +17,23 @@ import unicodedata
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from batchgen.simulator.paint import built, creatures, land, motif, palettes, people, still
-from batchgen.simulator.paint.canvas import Canvas, grained, mix
+from batchgen.simulator.paint import built, creatures, edits, land, motif, palettes, people, still
+from batchgen.simulator.paint.canvas import Canvas, gradient, grained, mix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from batchgen.simulator.asked import Picture
     from batchgen.simulator.paint.palettes import Colour, Palette
 
     Scene = Callable[[Canvas, random.Random, Palette], None]
 
 T = TypeVar("T")
 
-SIZES = {"1K": 1024, "2K": 2048, "4K": 4096}
+SIDE = 1024
+"""Of the square that a scene is painted on, and of the pictures that are framed."""
 QUALITY = 85
 MARGIN = 0.04
 """Of the side: the paper around the picture; the caption's strip is twice as high."""
@@ -41,7 +43,7 @@ READ = 2000
 """Letters of a prompt that are looked at for a picture's subject."""
 LATIN_END = "ɐ"
 
-_mark = re.compile(rb"batchgen simulator prompt=([0-9a-f]{16}) ")
+_mark = re.compile(rb"batchgen simulator prompt=([0-9a-f]{16}) (?:references=([0-9a-f,]+) )?")
 
 _scenes: tuple[tuple[Scene, str], ...] = (
     (creatures.cat, "cat|kitten|gato|chat|고양이|猫|ネコ|قطة"),
@@ -117,29 +119,58 @@ _colours: tuple[tuple[Colour, str], ...] = (
 )
 
 
-def paint(prompt: str, *, model: str, seed: int, size: str = "1K") -> bytes:
-    """A JPEG of 1024, 2048 or 4096 pixels a side. Takes the processor some 40 ms a megapixel."""
-    side = SIZES[size]
-    dice = random.Random(f"{seed} {model} {prompt_key(prompt)}")
+def paint(
+    prompt: str,
+    *,
+    model: str,
+    seed: int,
+    pixels: tuple[int, int] = (SIDE, SIDE),
+    last: str | None = None,
+    references: Sequence[Picture] = (),
+) -> bytes:
+    """
+    A JPEG of so many pixels. Takes the processor some 40 ms a megapixel.
+
+    With references it is the first of them in another light, the others in its corner; where that cannot be
+    opened, a scene as ever.
+
+    :param last: the words the picture is marked with, where they are not the whole prompt.
+    """
+    told = prompt if last is None else last
+    dice = random.Random(
+        " ".join([str(seed), model, prompt_key(prompt), *(one.sha256 for one in references)])
+    )
     palette = dice.choice(_told(_hours, prompt) or palettes.DAY + palettes.DUSK)
     if colour := _told(_colours, prompt):
         palette = msgspec.structs.replace(palette, accent=colour)
-    scene = _told(_scenes, prompt) or _told(_kinds, prompt) or dice.choice(_anything)
-    canvas = Canvas(SIZES["1K"], palette.sky)
-    scene(canvas, dice, palette)
-    poster = grained(_framed(canvas.image, prompt, palette))
-    if side != poster.width:
-        poster = poster.resize((side, side), Image.Resampling.BICUBIC)
-    return _jpeg(poster, prompt, seed)
+    # What is larger than 1K is painted so and enlarged.
+    scale = max(1, round((pixels[0] * pixels[1]) ** 0.5 / SIDE))
+    framed = pixels[0] // scale, pixels[1] // scale
+    image = edits.edited(references, framed, dice, palette)
+    if image is None:
+        scene = _told(_scenes, prompt) or _told(_kinds, prompt) or dice.choice(_anything)
+        canvas = Canvas(SIDE, palette.sky)
+        scene(canvas, dice, palette)
+        image = canvas.image if framed == canvas.image.size else ImageOps.fit(canvas.image, framed)
+    poster = grained(_framed(image, told, palette))
+    if pixels != poster.size:
+        poster = poster.resize(pixels, Image.Resampling.BICUBIC)
+    return _jpeg(poster, _comment(told, seed, references))
 
 
-def thumbnail(prompt: str, *, seed: int) -> bytes:
-    """A JPEG of 64 pixels a side that looks the same for every prompt, in microseconds."""
-    blank = _blank()
+def thumbnail(
+    prompt: str, *, seed: int, pixels: tuple[int, int] | None = None, references: Sequence[Picture] = ()
+) -> bytes:
+    """
+    A JPEG of 64 pixels a side that looks the same for every prompt, in microseconds.
+
+    :param pixels: of one that is as plain, in the size that is wanted.
+    """
+    blank = _blank(*pixels) if pixels else _blank(64, 64)
     # After SOI and APP0, whose length stands in its third and fourth byte:
     # https://www.w3.org/Graphics/JPEG/jfif3.pdf
     after = 4 + int.from_bytes(blank[4:6], "big")
-    comment = _comment(prompt, seed)
+    comment = _comment(prompt, seed, references)
     return b"".join(
         (blank[:after], b"\xff\xfe", (len(comment) + 2).to_bytes(2, "big"), comment, blank[after:])
     )
@@ -154,6 +185,12 @@ def prompt_mark(data: bytes) -> str | None:
     """The `prompt_key` a picture carries, or None if it is not one of these."""
     found = _mark.search(data, 0, MARK_WITHIN)
     return found[1].decode() if found else None
+
+
+def reference_marks(data: bytes) -> tuple[str, ...]:
+    """The first 16 hex digits of the SHA-256 of each picture that a picture was made from, in their order."""
+    found = _mark.search(data, 0, MARK_WITHIN)
+    return tuple(found[2].decode().split(",")) if found and found[2] else ()
 
 
 def _told(choices: tuple[tuple[T, str], ...], prompt: str) -> T | None:
@@ -176,17 +213,18 @@ def _words(choices: tuple[str, ...]) -> re.Pattern[str]:
 
 def _framed(scene: Image.Image, prompt: str, palette: Palette) -> Image.Image:
     """The scene on paper, with the prompt's first words and the word 'simulated' below it."""
-    side = scene.width
+    width, height = scene.size
+    side = min(width, height)
     margin = round(side * MARGIN)
     poster = Image.new("RGB", scene.size, palette.paper)
     # As much is cut above as below.
     above = margin * 3 // 2
-    poster.paste(scene.crop((margin, above, side - margin, above + side - 3 * margin)), (margin, margin))
+    poster.paste(scene.crop((margin, above, width - margin, above + height - 3 * margin)), (margin, margin))
     draw = ImageDraw.Draw(poster)
-    line = side - margin * 0.95
+    line = height - margin * 0.95
     title, stamp = _font(round(margin * 0.62)), _font(round(margin * 0.44))
     draw.text((margin, line), _caption(prompt), palette.ink, title, anchor="lm")
-    draw.text((side - margin, line), "SIMULATED", mix(palette.accent, palette.ink, 0.45), stamp, anchor="rm")
+    draw.text((width - margin, line), "SIMULATED", mix(palette.accent, palette.ink, 0.45), stamp, anchor="rm")
     return poster
 
 
@@ -222,18 +260,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-@functools.cache
-def _blank() -> bytes:
+@functools.lru_cache(maxsize=64)
+def _blank(width: int, height: int) -> bytes:
     encoded = io.BytesIO()
-    Canvas(64, palettes.DUSK[0].sky).image.save(encoded, "JPEG", quality=QUALITY)
+    plain = gradient(palettes.DUSK[0].sky, (width, height))
+    plain.save(encoded, "JPEG", quality=QUALITY)
     return encoded.getvalue()
 
 
-def _jpeg(image: Image.Image, prompt: str, seed: int) -> bytes:
+def _jpeg(image: Image.Image, comment: bytes) -> bytes:
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=QUALITY, comment=_comment(prompt, seed))
+    image.save(encoded, "JPEG", quality=QUALITY, comment=comment)
     return encoded.getvalue()
 
 
-def _comment(prompt: str, seed: int) -> bytes:
-    return f"batchgen simulator prompt={prompt_key(prompt)} seed={seed}".encode()
+def _comment(prompt: str, seed: int, references: Sequence[Picture]) -> bytes:
+    made = f"references={','.join(one.sha256[:16] for one in references)} " if references else ""
+    return f"batchgen simulator prompt={prompt_key(prompt)} {made}seed={seed}".encode()

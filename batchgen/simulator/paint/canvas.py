@@ -188,7 +188,7 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
 
 def grained(image: Image.Image) -> Image.Image:
     """The picture with the soft grain of a print."""
-    return ImageChops.add(image, _grain(image.size[0]), offset=-GRAIN // 2)
+    return ImageChops.add(image, _grain(image.size), offset=-GRAIN // 2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -200,12 +200,12 @@ def _halo(span: int, strength: float) -> Image.Image:
     return halo.resize((span, span), Image.Resampling.BILINEAR)
 
 
-@functools.lru_cache(maxsize=1)
-def _grain(side: int) -> Image.Image:
+@functools.lru_cache(maxsize=4)
+def _grain(size: tuple[int, int]) -> Image.Image:
     tile = Image.frombytes("L", (512, 512), random.Random("grain").randbytes(512 * 512))
     soft = tile.point(lambda value: value * GRAIN // 255)
-    whole = Image.new("L", (side, side))
-    for left in range(0, side, 512):
-        for top in range(0, side, 512):
+    whole = Image.new("L", size)
+    for left in range(0, size[0], 512):
+        for top in range(0, size[1], 512):
             whole.paste(soft, (left, top))
     return Image.merge("RGB", (whole, whole, whole))
