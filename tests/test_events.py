@@ -304,9 +304,21 @@ SEGMENTS = st.one_of(
     st.sampled_from([f"![a](<{data_url(LARGE)}>)", f'<img src="{data_url(LARGE)}">', data_url(LARGE) + "\n"]),
     st.sampled_from([f"![a]({data_url(LARGE)}", data_url(LARGE), b64(LARGE), "![a](https://h/x.png)"]),
 )
-CUTS = st.lists(st.integers(0, 10**6), max_size=6)
+CUTS = st.lists(st.integers(0, 4000), max_size=6)
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 ALIVE = st.lists(st.sampled_from(["", "", ": ping", "event: message", "id: 1"]), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize(
+    "content", [f"![image]({data_url(LARGE)}) Done.", data_url(LARGE), f'<img src="{data_url(LARGE)}">']
+)
+@pytest.mark.parametrize("second", [1, 1200])
+def test_a_data_url_may_be_cut_anywhere(content: str, second: int) -> None:
+    whole = chat.read(200, {}, json.dumps(completion(content)).encode(), now=NOW)
+    for first in range(0, len(content) - second, 3):
+        pieces = pieces_of(content, [first, first + second])
+        stream = events(*(delta(content=piece) for piece in pieces), STOP)
+        assert read(stream) == whole, first
 
 
 def wired(chunks: Sequence[object], line_end: str, alive: Sequence[str], indent: int | None) -> bytes:
@@ -416,30 +428,45 @@ def test_a_native_stream_reads_the_same_as_the_whole_however_it_is_cut(
     )
 
 
+def test_texts_that_stand_apart_in_one_event_stay_apart() -> None:
+    parts = [{"text": "a"}, {"text": "b"}]
+    stream = events(candidate(*parts), candidate({"text": "c"}, finishReason="STOP"), done=False)
+    assert good(stream, expect=Expect.TEXT).text == "a\nbc"
+
+
 # Hostile input
 
+TOOLS = (delta(tool_calls=[call(0, "", id="a")]), delta(tool_calls=[call(0, "{}")]), STOP)
 LINES = st.one_of(
     st.sampled_from(["data: [DONE]", "data:", "", ": x", "event: error", "data: {", "data", "data: [", "\r"]),
     json_values.map(lambda value: f"data: {json.dumps(value)}"),
-    json_values.map(lambda value: "data: " + json.dumps({"choices": [{"delta": value}]})),
-    json_values.map(lambda value: "data: " + json.dumps({"choices": [{"delta": {"tool_calls": value}}]})),
-    json_values.map(lambda value: "data: " + json.dumps({"choices": value, "error": value, "usage": value})),
-    json_values.map(lambda value: "data: " + json.dumps({"candidates": [{"content": {"parts": value}}]})),
-    st.sampled_from([f"data: {json.dumps(chunk)}" for chunk in (*NEW_API, *NATIVE)]),
+    st.sampled_from([f"data: {json.dumps(chunk)}" for chunk in (*NEW_API, *NATIVE, *TOOLS)]),
 )
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(LINES, max_size=8),
-    st.sampled_from(["\n", "\n\n", "\r\n\r\n", "\r"]),
-    st.sampled_from([200, 500]),
-)
-def test_any_events_are_read_without_raising(lines: list[str], line_end: str, status: int) -> None:
-    for expect in Expect:
-        found = read("data: {}\n\n" + line_end.join(lines), status=status, expect=expect)
-        if isinstance(found, Failure) or found.images:
-            holds(found)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(LINES, max_size=4), st.sampled_from(["\n", "\n\n", "\r\n\r\n", "\r"]))
+def test_any_events_are_read_without_raising(lines: list[str], line_end: str) -> None:
+    for status in (200, 500):
+        holds(read("data: {}\n\n" + line_end.join(lines), status=status))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([*STREAMS.values(), TOOLS]), json_values, st.data(), st.sampled_from(Expect))
+def test_a_good_stream_with_anything_anywhere_is_read_without_raising(
+    stream: Sequence[dict[str, Any]], value: object, data: st.DataObject, expect: Expect
+) -> None:
+    mutated = json.loads(json.dumps(stream))
+    place: Any = mutated
+    while True:
+        key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    found = read(events(*mutated), expect=expect)
+    if isinstance(found, Failure) or found.images:
+        holds(found)
 
 
 @settings(max_examples=100, deadline=None)
@@ -480,21 +507,22 @@ def test_hostile_streams_are_read_in_linear_time(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk",
+    "chunks",
     [
-        lambda url, _: delta(content=f"![image]({url})"),
-        lambda url, _: delta(content=url),
-        lambda url, _: delta(images=[{"image_url": {"url": url}}]),
-        lambda _, bare: candidate({"inlineData": {"mimeType": "image/png", "data": bare}}),
+        lambda url, _: [delta(content=f"![image]({url})")],
+        lambda url, _: [delta(content="![image]("), delta(content=url), delta(content=")")],
+        lambda url, _: [delta(content=url)],
+        lambda url, _: [delta(images=[{"image_url": {"url": url}}])],
+        lambda _, bare: [candidate({"inlineData": {"mimeType": "image/png", "data": bare}})],
     ],
-    ids=["markdown", "bare", "images", "native"],
+    ids=["markdown", "markdown in pieces", "bare", "images", "native"],
 )
 def test_a_large_picture_in_one_line_is_decoded_from_where_it_lies(
-    chunk: Callable[[str, str], dict[str, Any]],
+    chunks: Callable[[str, str], list[dict[str, Any]]],
 ) -> None:
     picture = PNG + bytes(9_000_000)
     bare = b64(picture)
-    body = bytearray(events(chunk(f"data:image/png;base64,{bare}", bare), STOP).encode())
+    body = bytearray(events(*chunks(f"data:image/png;base64,{bare}", bare), STOP).encode())
     tracemalloc.start()
     try:
         found = chat.read(200, EVENTS, body, now=NOW)
