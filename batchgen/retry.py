@@ -169,7 +169,7 @@ RULES: Mapping[ErrorClass, Rule] = {
         status=Status.FAILED,
         most=2,
         suspect=True,
-        remedy="The endpoint's answer could not be read; check that --base-url and --dialect belong together.",
+        remedy="The endpoint's answer could not be read; check that --dialect is what --base-url speaks.",
     ),
     ErrorClass.DOWNLOAD: Rule(
         action=Action.FAIL,

@@ -262,7 +262,7 @@ class _Calls:
         for piece in map(mapping, sequence(calls)):
             index = count(piece.get("index"))
             known = self._by_index.get(index) if index is not None else next(reversed(self._calls), None)
-            if known is None or string(piece.get("id")) not in {"", known.fields.get("id")}:
+            if known is None or string(piece.get("id")) not in ("", known.fields.get("id")):
                 known = _Call()
                 if len(self._calls) < _MOST_CALLS:
                     self._calls.append(known)

@@ -1,9 +1,9 @@
 """
 How does Gemini's own format, `generateContent`, carry a picture request?
 
-Conversations, tools and formats are told in OpenAI's words and translated here. Hints that only those have are
-left out (`strict`, `detail`, names of speakers). Anything else without a counterpart goes along as it is, so
-that the endpoint objects to it.
+Conversations, tools and formats are told in OpenAI's words and translated here. Hints that only those have
+are left out (`strict`, `detail`, names of speakers). Anything else without a counterpart goes along as it is,
+so that the endpoint objects to it.
 
 https://ai.google.dev/api/generate-content
 """
