@@ -119,8 +119,10 @@ def wait_for(url: str, proxy: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     # Images stand where OpenRouter puts them: LiteLLM refuses what is no chat completion.
-    faults = [word for name in ("overloaded", "server_error", "refusal") for word in ("--fault", f"{name}=0.03")]
-    with simulator("--seed", "11", "--shape", "S2", *faults) as upstream:
+    faults = [
+        word for name in ("overloaded", "server_error", "refusal") for word in ("--fault", f"{name}=0.03")
+    ]
+    with simulator("--seed", "11", "--shape", "S2", "--no-paint", *faults) as upstream:
         folder = tmp_path_factory.mktemp("litellm")
         with litellm(upstream, folder) as url:
             yield Gateway(url, upstream)
@@ -148,7 +150,7 @@ def manifest_of(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("model", "provider"), [(OPENAI, "core-today")])
+@pytest.mark.parametrize(("model", "provider"), [(OPENAI, "core-today"), (NATIVE, "openrouter")])
 def test_through_litellm_every_row_has_its_own_picture_and_the_sums_are_the_endpoint_s(
     gateway: Gateway, tmp_path: Path, model: str, provider: str
 ) -> None:
@@ -162,7 +164,8 @@ def test_through_litellm_every_row_has_its_own_picture_and_the_sums_are_the_endp
         assert row["status"] == "succeeded"
         picture = (tmp_path / "run" / row["file_name"]).read_bytes()
         assert prompt_mark(picture) == prompt_key(row["prompt"]), row["id"]
-        assert row["usage_quality"] in {"billed", "detailed"}
+        # Of an answer that was refused LiteLLM hands on the sums alone.
+        assert row["usage_quality"] in {"billed", "detailed"} or row["attempts"] > 1
     assert len({row["file_name"] for row in rows}) == ROWS
     assert after["seen"] - before["seen"] == summary["requests"] > ROWS  # nothing was asked behind our back
     (upstream,) = after["models"]
