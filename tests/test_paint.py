@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
 from batchgen.simulator import paint as painter
+from batchgen.simulator.asked import Picture
 from batchgen.simulator.paint import (
     built,
     creatures,
@@ -19,6 +21,7 @@ from batchgen.simulator.paint import (
     people,
     prompt_key,
     prompt_mark,
+    reference_marks,
     still,
     thumbnail,
 )
@@ -135,6 +138,78 @@ def test_a_thumbnail_decodes_and_names_any_prompt(prompt: str, seed: int) -> Non
     assert prompt_mark(data) == prompt_key(prompt)
 
 
+def picture(data: bytes) -> Picture:
+    return Picture(sha256=hashlib.sha256(data).hexdigest(), data=data)
+
+
+def encoded(colour: tuple[int, ...], mode: str = "RGB", kind: str = "PNG") -> bytes:
+    data = io.BytesIO()
+    Image.new(mode, (40, 30), colour).save(data, kind)
+    return data.getvalue()
+
+
+RED, BLUE = picture(encoded((230, 20, 20))), picture(encoded((20, 20, 230)))
+
+
+def test_a_picture_made_from_another_shows_it_in_another_light() -> None:
+    red, blue = (
+        ImageStat.Stat(opened(paint("a night", model="m", seed=1, references=[one]))).mean
+        for one in (RED, BLUE)
+    )
+    assert red[0] > red[2] + 40
+    assert blue[2] > blue[0] + 40
+
+
+def test_further_pictures_are_shown_within_the_first() -> None:
+    alone, together = (
+        opened(paint("a night", model="m", seed=1, references=pictures)) for pictures in ([RED], [RED, BLUE])
+    )
+    inset = together.getpixel((1024 - 146 // 2 - 40, 146))
+    assert isinstance(inset, tuple)
+    assert inset[2] > inset[0]
+    assert alone.getpixel((1024 - 146 // 2 - 40, 146)) != inset
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        picture(b"\x89PNG\r\n\x1a\nbroken"),
+        picture(b"\0\0\0\x18ftypheic"),
+        Picture(sha256="ab" * 32),
+        picture(encoded((9, 9, 9, 0), "RGBA", "WEBP")),
+        picture(encoded((7,), "P")),
+        picture(encoded((7,), "L", "JPEG")),
+    ],
+)
+def test_whatever_went_along_there_is_a_picture_that_names_it(reference: Picture) -> None:
+    data = paint("sea", model="m", seed=1, references=[reference])
+    assert opened(data).size == (1024, 1024)
+    assert prompt_mark(data) == prompt_key("sea")
+    assert reference_marks(data) == (reference.sha256[:16],)
+
+
+def test_pictures_that_cannot_be_opened_make_different_pictures_all_the_same() -> None:
+    one, other = (
+        opened(paint("sea", model="m", seed=1, references=[Picture(sha256=name * 32)]))
+        for name in ("ab", "cd")
+    )
+    assert one.tobytes() != other.tobytes()
+
+
+def test_a_picture_is_marked_with_the_last_words_and_is_one_of_all_of_them() -> None:
+    data = paint("a fox\nmake it night", last="make it night", model="m", seed=1)
+    assert prompt_mark(data) == prompt_key("make it night")
+    assert reference_marks(data) == ()
+
+
+@pytest.mark.parametrize("pixels", [(1376, 768), (384, 3072)])
+def test_a_plain_picture_has_the_pixels_that_are_wanted(pixels: tuple[int, int]) -> None:
+    data = thumbnail("sea", seed=1, pixels=pixels, references=[RED, BLUE])
+    assert opened(data).size == pixels
+    assert reference_marks(data) == (RED.sha256[:16], BLUE.sha256[:16])
+
+
 @given(st.binary(max_size=200))
 def test_other_bytes_carry_no_mark(data: bytes) -> None:
     assert prompt_mark(data) is None
+    assert reference_marks(data) == ()

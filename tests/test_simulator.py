@@ -391,7 +391,7 @@ serve(msgspec.json.decode(sys.argv[1], type=Settings), on_ready=lambda url: prin
 
 
 @contextmanager
-def _served(*, stop: signal.Signals = signal.SIGINT, **settings: object) -> Iterator[str]:
+def served_simulator(*, stop: signal.Signals = signal.SIGINT, **settings: object) -> Iterator[str]:
     """A simulator in a process of its own, that ends in time and without a word."""
     command = [sys.executable, "-c", SERVE, json.dumps({**FAST, **settings})]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -415,7 +415,7 @@ def _head(prompt: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    with _served() as url:
+    with served_simulator() as url:
         yield url
 
 
@@ -449,7 +449,7 @@ def test_on_the_wire_a_client_that_leaves_in_the_middle_of_its_request_is_not_se
 
 
 def test_on_the_wire_200_connections_are_answered_at_once() -> None:
-    with _served(latency=0.03) as url:  # 0.4 s for each
+    with served_simulator(latency=0.03) as url:  # 0.4 s for each
         at = httpx.URL(url)
         start = time.monotonic()
         connections = [socket.create_connection((at.host, at.port), timeout=10) for _ in range(200)]
@@ -489,7 +489,7 @@ def test_on_the_wire_comes_what_the_endpoint_decided_whatever_the_fault() -> Non
     faults |= {"refusal": 0.1, "no_image": 0.1, "draft": 0.5}
     settings: dict[str, Any] = {"faults": faults, "shape": "S2", "seed": 5}
     decides, seen = _endpoint(**settings), set()
-    with _served(**settings) as url, httpx.Client(base_url=url) as client:
+    with served_simulator(**settings) as url, httpx.Client(base_url=url) as client:
         for n in range(80):
             expected = _ask(decides, _body(f"picture {n}"))
             answer = client.post(PATH, headers=KEY, content=_body(f"picture {n}"))
@@ -517,7 +517,7 @@ def test_on_the_wire_comes_what_the_endpoint_decided_whatever_the_fault() -> Non
 def test_on_the_wire_a_connection_breaks_as_told(
     fault: str, error: tuple[type[Exception], ...], billed: int
 ) -> None:
-    with _served(faults={fault: 1.0}) as url, httpx.Client(base_url=url, timeout=0.5) as client:
+    with served_simulator(faults={fault: 1.0}) as url, httpx.Client(base_url=url, timeout=0.5) as client:
         with pytest.raises(error):
             client.post(PATH, headers=KEY, content=_body())
         assert client.get("/account").json()["billed"] == billed
@@ -525,7 +525,7 @@ def test_on_the_wire_a_connection_breaks_as_told(
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_ends_within_a_second_though_requests_hang(stop: signal.Signals) -> None:
-    with _served(stop=stop, faults={"hang": 1.0}) as url:
+    with served_simulator(stop=stop, faults={"hang": 1.0}) as url:
         at = httpx.URL(url)
         hanging = [socket.create_connection((at.host, at.port)) for _ in range(5)]
         for connection in hanging:
@@ -537,7 +537,7 @@ def test_a_server_ends_within_a_second_though_requests_hang(stop: signal.Signals
         connection.close()
 
 
-def test_an_address_in_use_is_told_before_anything_is_served(served: str) -> None:
+def test_an_address_in_use_is_told_before_anything_isserved_simulator(served: str) -> None:
     port = httpx.URL(served).port
     assert port is not None
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}"):

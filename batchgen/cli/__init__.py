@@ -91,6 +91,7 @@ _SIMULATE_EXAMPLES = """
 Examples:
   batchgen simulate --port 8080
   batchgen simulate --port 8080 --rpm 60 --fault overloaded=0.05 --fault refusal=0.02 --seed 7
+  batchgen simulate --port 8080 --no-chat-pictures     what Google's own chat endpoint does
   BATCHGEN_API_KEY=any batchgen run p.csv --provider core-today --base-url http://127.0.0.1:8080/v1
 """
 
@@ -318,9 +319,21 @@ def models(*, provider: str | None, as_json: bool) -> int:
     callback=_pairs,
     help="How often something goes wrong: overloaded=0.05. Repeatable.",
 )
+@click.option(
+    "--chat-pictures/--no-chat-pictures",
+    default=True,
+    help="Whether chat completions carry pictures; Google's own answer 400.",
+)
+@click.option("--ignore-size", "ignores_size", is_flag=True, help="Squares of 1K, whatever is asked for.")
+@click.option("--reference-urls", is_flag=True, help="Take pictures named by https URLs; none is fetched.")
 @click.option("--calm", type=int, default=0, metavar="N", help="Requests before the first fault.")
 def simulate(*, port: int, **settings: object) -> int:
-    """Serve the simulated endpoint on loopback, for any client: chat completions, models, its account."""
+    """
+    Serve the simulated endpoint on loopback, for any client.
+
+    It speaks OpenAI's chat completions and Images API and Google's generateContent, streamed or whole; GET
+    /account tells what it billed.
+    """
     from batchgen.cli import serving  # noqa: PLC0415
 
     return serving.simulate(settings, port=port)

@@ -37,3 +37,4 @@ def _ready(url: str, key: str | None) -> None:
     say(f"simulating on {url}; {'its own key only' if key else 'any key will do'}; Ctrl-C ends it")
     say("  BATCHGEN_API_KEY=… batchgen run prompts.csv --provider core-today \\")
     say(f"    --base-url {url}/v1")
+    say(f"  Google's own format: {url}/v1beta; its bill: {url}/account")
