@@ -238,6 +238,12 @@ def test_a_bare_complaint_is_what_ended_a_stream_unless_it_went_on_to_its_end() 
     is_the_picture(good(events(NEW_API[0], complaint, *NEW_API[1:])))
 
 
+def test_an_error_after_the_finish_does_not_take_the_picture_away() -> None:
+    error = {"code": 500, "message": "no usage"}
+    is_the_picture(good(events(*NEW_API, {"error": error})))
+    is_the_picture(good(events(*NEW_API, {"choices": [{"index": 0, "error": error}]})))
+
+
 def test_a_finish_reason_error_without_words_is_the_endpoints_trouble() -> None:
     assert bad(events(NEW_API[0], delta(finish_reason="error"))).kind is ErrorClass.TRANSIENT
     found = bad(events(delta(content="Let me"), delta(finish_reason="error")), expect=Expect.TEXT)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.client import Answer
 from batchgen.dialects import DIALECTS, gemini
 from batchgen.records import (
     Attached,
@@ -23,6 +24,7 @@ from batchgen.records import (
     Turn,
 )
 from tests.test_chat import JPEG, NOW, PNG, b64, data_url, task
+from tests.test_client import Sending, answering, chunked, client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,6 +186,19 @@ def test_extra_is_laid_over_the_body_table_by_table() -> None:
     body = asked(params=Params(temperature=0.5, top_p=0.9, extra=json.dumps(extra)))
     assert body["generationConfig"] == {**PICTURES, "temperature": 1, "topP": 0.9, "topK": 3}
     assert body["safetySettings"] == [{"category": "c"}]
+
+
+async def test_a_stream_is_asked_for_in_the_address_and_comes_over_a_socket() -> None:
+    body = f"data: {json.dumps(ANSWER)}\r\n\r\n".encode()
+    asked_for = gemini.request(task(model="a b/c"), (), options=ImageOptions.GOOGLE, stream=True)
+    with answering(chunked(body, size=7, content_type="text/event-stream")) as server:
+        async with client(f"{server.url}/v1beta") as one, one.post(asked_for, sending=Sending()) as answer:
+            assert isinstance(answer, Answer)
+            found = gemini.read(answer.status, answer.headers, answer.body, now=NOW)
+    assert isinstance(found, Generation)
+    assert found.images[-1].data == PNG
+    line = server.requests[0].partition(b"\r\n")[0].decode()
+    assert line == "POST /v1beta/models/a%20b%2Fc:streamGenerateContent?alt=sse HTTP/1.1"
 
 
 # Conversations
@@ -472,7 +487,7 @@ def test_an_error_of_googles_is_read() -> None:
 
 
 @given(
-    at=st.integers(0, 2000),
+    at=st.integers(11, 2000),
     junk=st.sampled_from(["", "", "=", "-", "%2B", "\n", ")", "\\", "ü"]),
     name=st.sampled_from(["data", "data ", "b64_json"]),
     blank=st.sampled_from(["", " ", "\n"]),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pybase64
 
-from batchgen.dialects import events, failures
+from batchgen.dialects import events, failures, pieces
 from batchgen.dialects.lenient import decode, encode, mapping, scalars, sequence, string
 from batchgen.dialects.pictures import Pictures, lift
 from batchgen.dialects.usage import reported
@@ -75,7 +75,7 @@ def read(
     return _Reading(answer, lifted).result(status, headers, expect, whole=found.whole)
 
 
-def _decoded(headers: Mapping[str, str], body: bytes | bytearray) -> tuple[events.Joined, dict[str, bytes]]:
+def _decoded(headers: Mapping[str, str], body: bytes | bytearray) -> tuple[pieces.Joined, dict[str, bytes]]:
     """What a body says, and the pictures that were taken out of it before; None where it says nothing."""
     lean, lifted = lift(body)
     found = _joined(headers, lean)
@@ -84,13 +84,13 @@ def _decoded(headers: Mapping[str, str], body: bytes | bytearray) -> tuple[event
     return found, lifted
 
 
-def _joined(headers: Mapping[str, str], body: bytes | bytearray) -> events.Joined:
+def _joined(headers: Mapping[str, str], body: bytes | bytearray) -> pieces.Joined:
     if events.is_stream(headers, body):
-        return events.joined(body)
+        return pieces.joined(events.values(body))
     try:
-        return events.merged(decode(body))
+        return pieces.unfolded(decode(body))
     except ValueError:
-        return events.Joined(answer=None)
+        return pieces.Joined(answer=None)
 
 
 class _Reading:
@@ -256,15 +256,10 @@ def _error(answer: Mapping[str, Any]) -> object:
     if (
         error is None
         and not any(answer.get(name) for name in ("choices", "data", "candidates"))
-        and _says(answer)
+        and failures.is_bare(answer)
     ):
         return scalars(answer)
     return error
-
-
-def _says(answer: Mapping[str, Any]) -> bool:
-    """Tell whether a body is a bare error: `{"code":…,"msg":…}`, `{"message":…}`, `{"detail":…}`."""
-    return any(isinstance(answer.get(name), str) and answer[name] for name in ("message", "msg", "detail"))
 
 
 def _unreadable(status: int, headers: Mapping[str, str], body: bytes | bytearray) -> Failure:

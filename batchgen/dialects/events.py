@@ -1,9 +1,5 @@
 """
-What do the server-sent events of a streamed answer say together?
-
-The events of a whole body become the one answer that would have come without streaming: words and tool calls
-joined from their pieces, pictures in their order, the last count of tokens. Chat completions and Gemini's own
-format differ in names only.
+What do the server-sent events of an answer say?
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -11,44 +7,23 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 from __future__ import annotations
 
 import re
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from batchgen.dialects.lenient import count, decode, encode, mapping, scalars, sequence, string
-from batchgen.records import Value
+from batchgen.dialects.lenient import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-T = TypeVar("T")
+END = "[DONE]"
+"""What ends a stream of chat completions."""
 
 _MOST_LINES = 250_000
 """Several times the tokens of a model's longest output."""
-_MOST_PARTS = 10_000
-_MOST_CHOICES = 64
-_MOST_CALLS = 1000
 _OPENING = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:data|event|id|retry)?:")
 _OTHER = re.compile(rb"(?:\xef\xbb\xbf)?\s*+[\[{<]")
 _FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*+data:")
 _NEXT = b"\ndata:"
-_END = b"[DONE]"
-_LIFTED_LAST = re.compile(r"lifted-\d{1,9}\Z")
-_LIFTED_LONGEST = 20
-_TEXT_KEYS = {"text", "type", "thought", "thoughtSignature"}
-_MESSAGE_WORDS = ("content", "reasoning_content", "reasoning", "refusal")
-_LAST_COUNTS = ("usage", "usageMetadata", "promptFeedback")
-_FIRST_COUNTS = ("id", "responseId", "request_id")
-_ERROR_WORDS = ("message", "msg", "detail")
-
-
-class Joined(Value, frozen=True, kw_only=True):
-    """The events of an answer as one."""
-
-    answer: Any
-    whole: bool = True
-    """Whether it came to its end: a finish reason, an error, or the mark that ends a stream."""
-    torn: bool = False
-    """Whether a payload that `pictures.lift` took out goes on in the next event."""
 
 
 def is_stream(headers: Mapping[str, str], body: bytes | bytearray) -> bool:
@@ -58,244 +33,18 @@ def is_stream(headers: Mapping[str, str], body: bytes | bytearray) -> bool:
     return "event-stream" in headers.get("content-type", "").lower() and _OTHER.match(body) is None
 
 
-def joined(body: bytes | bytearray) -> Joined:
+def values(body: bytes | bytearray) -> Iterator[object]:
     """
-    Read an event stream.
+    What the events of a body say, one by one: JSON values, and `END`.
 
     It is read up to the first event that is no JSON: of what comes later, nobody knows what it continues.
     Events that are empty or plain words keep a connection alive and say nothing.
     """
-    answer = _Answer()
-    try:
-        for lines in _events(body):
-            for value in _values(lines):
-                answer.take(value)
-    except ValueError:
-        pass
-    return answer.joined()
-
-
-def merged(value: object) -> Joined:
-    """Read what may be a stream's chunks as one array: Gemini's own format without its `alt=sse`."""
-    if not isinstance(value, list) or not any("candidates" in mapping(chunk) for chunk in value[1:]):
-        return Joined(answer=value)
-    answer = _Answer()
-    for chunk in value:
-        answer.take(chunk)
-    return answer.joined()
-
-
-class _Answer:
-    """An answer while its events come in."""
-
-    def __init__(self) -> None:
-        self._whole = False
-        self._fields: dict[str, Any] = {}
-        self._complaint: dict[str, Any] | None = None
-        self._data: list[Any] = []
-        self._choices: dict[int, _Choice] = {}
-        self._candidates: dict[int, _Candidate] = {}
-
-    def take(self, value: object) -> None:
-        """Take the value of an event: a chunk, chunks, or the end."""
-        if value == _END:
-            self._whole = True
-        for chunk in map(mapping, sequence(value)):
-            self._chunk(chunk)
-
-    def joined(self) -> Joined:
-        parts: list[_Choice | _Candidate] = [*self._choices.values(), *self._candidates.values()]
-        fields = dict(self._fields)
-        if self._choices:
-            fields["choices"] = [choice.joined() for choice in self._choices.values()]
-        if self._candidates:
-            fields["candidates"] = [candidate.joined() for candidate in self._candidates.values()]
-        if self._data:
-            fields["data"] = self._data
-        whole = self._whole or any(part.ended for part in parts)
-        if not whole and self._complaint is not None:
-            fields |= {**self._complaint, "error": self._complaint}
-        block = mapping(fields.get("promptFeedback")).get("blockReason")
-        return Joined(
-            answer=fields,
-            whole=whole or bool(block or self._data or fields.get("error")),
-            torn=any(part.torn for part in parts),
-        )
-
-    def _chunk(self, chunk: Mapping[str, Any]) -> None:
-        first = {name: chunk[name] for name in _FIRST_COUNTS if chunk.get(name)}
-        last = {name: chunk[name] for name in _LAST_COUNTS if chunk.get(name)}
-        self._fields = {**first, **self._fields, **last}
-        if chunk.get("error") and "error" not in self._fields:
-            self._fields |= {**scalars(chunk), "error": chunk["error"]}
-        elif any(string(chunk.get(name)) for name in _ERROR_WORDS):
-            self._complaint = scalars(chunk)
-        self._data += islice(sequence(chunk.get("data")), _MOST_CHOICES)
-        del self._data[_MOST_CHOICES:]
-        for choice in map(mapping, sequence(chunk.get("choices"))):
-            _of(self._choices, choice, _Choice).take(choice)
-        for candidate in map(mapping, sequence(chunk.get("candidates"))):
-            _of(self._candidates, candidate, _Candidate).take(candidate)
-
-
-def _of(known: dict[int, T], part: Mapping[str, Any], new: Callable[[], T]) -> T:
-    """What a part of a chunk belongs to, by its index."""
-    index = count(part.get("index")) or 0
-    if index not in known:
-        made = new()
-        if len(known) < _MOST_CHOICES:
-            known[index] = made
-        return made
-    return known[index]
-
-
-class _Parts:
-    """Content in pieces. Words that end one piece and begin the next are one text."""
-
-    def __init__(self) -> None:
-        self.torn = False
-        self._parts: list[Any] = []
-        self._form: dict[str, Any] | None = None
-        self._texts: list[str] = []
-
-    def take(self, content: object) -> None:
-        """Take the next piece: a string, a part, or parts."""
-        parts = [content] if isinstance(content, str) else sequence(content)
-        for number, part in enumerate(parts):
-            fields = {"text": part} if isinstance(part, str) else mapping(part)
-            text = fields.get("text")
-            if not isinstance(text, str) or fields.keys() - _TEXT_KEYS:
-                self._close()
-                self._keep(part)
-            elif text:
-                form = {name: fields[name] for name in ("type", "thought") if fields.get(name)}
-                if number or form != self._form:
-                    self._close()
-                self._form = form
-                self._texts.append(text)
-
-    def joined(self) -> str | list[Any]:
-        """A string if nothing but plain words came, else parts."""
-        self._close()
-        if len(self._parts) == 1 and self._parts[0].keys() == {"text"}:
-            return string(self._parts[0]["text"])
-        return self._parts
-
-    def _close(self) -> None:
-        if self._texts:
-            self.torn = self.torn or _torn(self._texts)
-            self._keep({**(self._form or {}), "text": "".join(self._texts)})
-        self._form, self._texts = None, []
-
-    def _keep(self, part: object) -> None:
-        if part and isinstance(part, dict) and len(self._parts) < _MOST_PARTS:
-            self._parts.append(part)
-
-
-class _Candidate:
-    """A candidate of Gemini's own format."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._fields: dict[str, Any] = {}
-        self._parts = _Parts()
-
-    @property
-    def torn(self) -> bool:
-        return self._parts.torn
-
-    def take(self, candidate: Mapping[str, Any]) -> None:
-        for name in ("finishReason", "finishMessage"):
-            if candidate.get(name):
-                self._fields[name] = candidate[name]
-        self.ended = "finishReason" in self._fields
-        self._parts.take(mapping(candidate.get("content")).get("parts"))
-
-    def joined(self) -> dict[str, Any]:
-        return {**self._fields, "content": {"parts": self._parts.joined()}}
-
-
-class _Choice:
-    """A choice of a chat completion."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._fields: dict[str, Any] = {}
-        self._words = {name: _Parts() for name in _MESSAGE_WORDS}
-        self._images: list[Any] = []
-        self._calls = _Calls()
-
-    @property
-    def torn(self) -> bool:
-        return any(words.torn for words in self._words.values())
-
-    def take(self, choice: Mapping[str, Any]) -> None:
-        for name in ("finish_reason", "native_finish_reason", "error"):
-            if choice.get(name):
-                self._fields[name] = choice[name]
-        self.ended = bool(self._fields)
-        said = choice["delta"] if "delta" in choice else choice.get("message")
-        delta = {"content": said} if isinstance(said, str) else mapping(said)
-        for name, words in self._words.items():
-            words.take(delta.get(name))
-        for name in ("images", "image"):
-            self._images += islice(_listed(delta.get(name)), _MOST_CHOICES - len(self._images))
-        self._calls.take(delta.get("tool_calls"))
-
-    def joined(self) -> dict[str, Any]:
-        message = {name: words.joined() for name, words in self._words.items()}
-        return {
-            **self._fields,
-            "message": {**message, "images": self._images, "tool_calls": self._calls.joined()},
-        }
-
-
-class _Calls:
-    """Tool calls: a first piece with the name, then the arguments a few characters at a time."""
-
-    def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
-
-    def take(self, calls: object) -> None:
-        """Take pieces. Some endpoints count every call as number 0, some count none: a new id, a new call."""
-        for piece in map(mapping, sequence(calls)):
-            index = count(piece.get("index"))
-            known = self._by_index.get(index) if index is not None else next(reversed(self._calls), None)
-            if known is None or string(piece.get("id")) not in ("", known.fields.get("id")):
-                known = _Call()
-                if len(self._calls) < _MOST_CALLS:
-                    self._calls.append(known)
-            if index is not None:
-                self._by_index[index] = known
-            known.take(piece)
-
-    def joined(self) -> list[Any]:
-        return [call.joined() for call in self._calls]
-
-
-class _Call:
-    """One tool call."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, Any] = {}
-        self._function: dict[str, Any] = {}
-        self._arguments: list[str] = []
-
-    def take(self, piece: Mapping[str, Any]) -> None:
-        function = mapping(piece.get("function"))
-        for fields, given in ((self.fields, piece), (self._function, function)):
-            for name, value in given.items():
-                if value and name not in {"index", "function", "arguments"}:
-                    fields.setdefault(name, value)
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            self._arguments.append(arguments)
-        elif arguments is not None:
-            self._arguments.append(encode(arguments))
-
-    def joined(self) -> dict[str, Any]:
-        return {**self.fields, "function": {**self._function, "arguments": "".join(self._arguments)}}
+    for lines in _events(body):
+        try:
+            yield from _values(lines)
+        except ValueError:
+            return
 
 
 def _events(body: bytes | bytearray) -> Iterator[list[bytes]]:
@@ -349,19 +98,7 @@ def _values(lines: list[bytes]) -> Iterator[object]:
             return
     for line in lines:
         data = line.strip()
-        if data == _END:
-            yield _END
+        if data == END.encode():
+            yield END
         elif data.startswith((b"{", b"[")):
             yield decode(data)
-
-
-def _torn(texts: list[str]) -> bool:
-    """Tell whether a text was cut where a payload was taken out that did not end there."""
-    return any(
-        _LIFTED_LAST.search(first, max(0, len(first) - _LIFTED_LONGEST)) and not second.startswith((")", '"'))
-        for first, second in pairwise(texts)
-    )
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []

@@ -136,6 +136,11 @@ def classify(status: int, headers: Mapping[str, str], body: object, *, now: floa
     )
 
 
+def is_bare(body: Mapping[str, object]) -> bool:
+    """Tell whether a body looks like a bare error: `{"code":…,"msg":…}`, `{"message":…}`, `{"detail":…}`."""
+    return any(string(body.get(name)) for name in ("message", "msg", "detail"))
+
+
 def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """One printable line for people: no tags, no control characters, no keys."""
     text = _TAG.sub(" ", text[:_LONGEST_TEXT])
