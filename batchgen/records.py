@@ -95,7 +95,7 @@ class ImageOptions(StrEnum):
     GOOGLE = "google"
     """`extra_body.google.image_config` in the body itself, snake case."""
     OPENROUTER = "openrouter"
-    """`image_config` beside `modalities`, without which only words come; LiteLLM's proxy translates it, too."""
+    """`image_config` beside `modalities`, without which only words come; so does LiteLLM's proxy."""
     MODALITIES = "modalities"
     """`modalities` alone (Vercel AI Gateway)."""
     FLAT = "flat"
