@@ -272,6 +272,9 @@ class Client:
             "accept-encoding": "identity",
             "user-agent": f"batchgen/{__version__}",
             "connection": "keep-alive",
+            # LiteLLM's proxy asks three times on its own where an answer fails, and each may be billed.
+            # https://docs.litellm.ai/docs/proxy/request_headers
+            "x-litellm-num-retries": "0",
         }
 
     def __repr__(self) -> str:

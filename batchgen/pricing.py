@@ -119,10 +119,15 @@ def usual(model: Model, expect: Expect = Expect.IMAGE, size: str = "1K") -> Deci
 
 
 def _sums(said: ReportedUsage) -> tuple[int, int | None]:
-    """Prompt and completion; the one that is missing, from the total."""
+    """
+    Prompt and completion; the one that is missing or too small, from the total.
+
+    What gateways leave out of Gemini's completion is thinking, and it is billed as output:
+    https://github.com/router-for-me/CLIProxyAPI/issues/5733, https://github.com/mozilla-ai/any-llm/issues/1290
+    """
     prompt, completion, total = said.prompt_tokens, said.completion_tokens, said.total_tokens
-    if total is not None and prompt is not None and completion is None:
-        completion = max(0, total - prompt)
+    if total is not None and prompt is not None:
+        completion = max(completion or 0, total - prompt)
     if total is not None and completion is not None and prompt is None:
         prompt = max(0, total - completion)
     return prompt or 0, completion

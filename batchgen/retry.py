@@ -151,6 +151,7 @@ RULES: Mapping[ErrorClass, Rule] = {
         action=Action.RETRY,
         status=Status.NO_IMAGE,
         most=3,
+        suspect=True,
         remedy="The model answered without a picture; ask for an image in so many words.",
     ),
     ErrorClass.LENGTH: Rule(

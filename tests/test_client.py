@@ -217,6 +217,7 @@ async def test_exactly_the_promised_headers_are_sent() -> None:
         "content-type",
         "host",
         "user-agent",
+        "x-litellm-num-retries",
     ]
     assert f"authorization: Bearer {KEY}" in lines
     assert "accept-encoding: identity" in lines

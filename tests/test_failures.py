@@ -36,6 +36,13 @@ def quota(*ids: str, delay: str = "22s", **more: str) -> list[dict[str, Any]]:
     ]
 
 
+def litellm(quoted: object, error: str = "BadRequestError: GeminiException", *, route: bool = True) -> object:
+    """What LiteLLM's proxy (1.106) makes of an upstream's error, in text or JSON."""
+    said = quoted if isinstance(quoted, str) else json.dumps(quoted)
+    tail = "\n\nLiteLLM: model group 'm' failed with the error above. No fallback was attempted."
+    return openai(f"litellm.{error} - {said}{tail if route else ''}", "400", "invalid_request_error")
+
+
 DAY = "GenerateRequestsPerDayPerProjectPerModel"
 MINUTE = "GenerateRequestsPerMinutePerProjectPerModel"
 
@@ -204,6 +211,56 @@ CASES: list[tuple[int, object, ErrorClass]] = [
     (502, b"<html><title>502 Bad Gateway</title></html>", ErrorClass.TRANSIENT),
     (503, google(503, "The model is overloaded.", "UNAVAILABLE"), ErrorClass.TRANSIENT),
     (500, openai("empty response from Gemini API", "empty_response"), ErrorClass.NO_IMAGE),
+    # What LiteLLM's proxy quotes of the endpoint behind it.
+    (400, litellm("API key not valid. Please pass a valid API key."), ErrorClass.AUTH),
+    (
+        400,
+        litellm(google(400, "Bad.", "INVALID_ARGUMENT", {"reason": "API_KEY_INVALID"})),
+        ErrorClass.AUTH,
+    ),
+    (
+        400,
+        litellm(google(400, "User location is not supported for the API use.", "FAILED_PRECONDITION")),
+        ErrorClass.ACCOUNT,
+    ),
+    (
+        429,
+        litellm(
+            google(429, QUOTA, "RESOURCE_EXHAUSTED", *quota(DAY)),
+            "RateLimitError: litellm.RateLimitError: GeminiException",
+        ),
+        ErrorClass.DAILY_QUOTA,
+    ),
+    (
+        429,
+        litellm(
+            f"Error code: 429 - {[google(429, QUOTA, 'RESOURCE_EXHAUSTED', *quota(DAY))]}",
+            "RateLimitError: RateLimitError: OpenAIException",
+        ),
+        ErrorClass.DAILY_QUOTA,
+    ),
+    (400, litellm("Unhandled generated data mime type: image/jpeg"), ErrorClass.ENDPOINT_INCAPABLE),
+    (400, litellm('no: "API key not valid"'), ErrorClass.BAD_REQUEST),
+    (
+        500,
+        litellm("Invalid response object", "InternalServerError: InternalServerError: OpenAIException"),
+        ErrorClass.BAD_ANSWER,
+    ),
+    (
+        500,
+        litellm(
+            "litellm.APIError: LiteLLM: provider returned 'choices' that is not a list (NoneType).",
+            "InternalServerError: InternalServerError: OpenAIException",
+            route=False,
+        ),
+        ErrorClass.BAD_ANSWER,
+    ),
+    (
+        422,
+        litellm("Error converting to valid response block='parts'. File an issue if litellm error"),
+        ErrorClass.BAD_ANSWER,
+    ),
+    (500, openai("could not draw: invalid response object"), ErrorClass.TRANSIENT),
     # Errors inside a 200: the code in the body, then its name, then its words.
     (
         200,
@@ -319,6 +376,12 @@ def test_an_exhausted_model_names_its_delay() -> None:
 )
 def test_the_message_is_what_the_body_says_to_people(body: object, message: str) -> None:
     assert failure(400, body).message == message
+
+
+def test_a_message_quoted_by_litellm_is_told_without_its_wrapping() -> None:
+    quoted = google(400, "User location is not supported for the API use.", "FAILED_PRECONDITION")
+    assert failure(400, litellm(quoted)).message == "User location is not supported for the API use."
+    assert failure(400, litellm("Invalid value"), x_litellm_call_id="call-1").request_id == "call-1"
 
 
 def test_a_long_message_is_cut_and_keeps_its_request_id() -> None:

@@ -133,6 +133,12 @@ def test_what_was_never_sent_costs_no_attempt() -> None:
     assert after(ErrorClass.UNREACHABLE, attempts=10_000).action is Action.RETRY
 
 
+@pytest.mark.parametrize("kind", [ErrorClass.TRANSIENT, ErrorClass.NO_IMAGE, ErrorClass.BAD_ANSWER])
+def test_a_run_whose_first_tasks_all_fail_the_endpoint_s_way_ends(kind: ErrorClass) -> None:
+    health = Health(1.0)
+    assert [health.ended(kind) is not None for _ in range(10)] == [False] * 9 + [True]
+
+
 @given(st.lists(st.sampled_from([None, ErrorClass.BLOCKED, ErrorClass.TRANSIENT]), max_size=300))
 def test_a_run_is_given_up_by_its_first_ten_tasks_or_by_its_last_hundred(
     ends: list[ErrorClass | None],

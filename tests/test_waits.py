@@ -52,6 +52,11 @@ def test_headers_tell_the_wait_in_their_several_ways(headers: dict[str, str], se
     assert told(headers) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("name", ["retry-after", "x-ratelimit-reset"])
+def test_a_gateway_passes_on_the_wait_of_the_endpoint_behind_it(name: str) -> None:
+    assert retry_after(429, {f"llm_provider-{name}": "7"}, "", now=NOW) == 7
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -7,6 +7,7 @@ a body becomes a few sets of words; what they mean is told in `failures`.
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,13 @@ _WORD_KEYS = {
     "title",
     "raw",
 }
+
+# What LiteLLM's proxy puts around an upstream's error: `litellm.BadRequestError: GeminiException - {…}`, then
+# which of its routes failed.
+# https://github.com/BerriAI/litellm/blob/main/litellm/litellm_core_utils/exception_mapping_utils.py
+_GATEWAY = re.compile(
+    r"litellm\.(?:[\w.]+: ){1,4}\w+Exception(?: \w+)? - (?P<said>.+?)(?:\n\nLiteLLM: .*)?", re.DOTALL
+)
 
 
 class Facts(Value, frozen=True, kw_only=True):
@@ -94,12 +102,18 @@ def _walk(value: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, s
         for item in value:
             yield from _walk(item, key, depth + 1)
     elif isinstance(value, str):
-        words, quoted = _unquoted(value[:_LONGEST_TEXT])
+        words, quoted = _unquoted(_unwrapped(value[:_LONGEST_TEXT]))
         yield key, words.strip().removesuffix(":")
         if not isinstance(quoted, str):
             yield from _walk(quoted, key, depth + 3)
     elif isinstance(value, int | float) and abs(value) < 10**9:
         yield key, str(value)
+
+
+def _unwrapped(text: str) -> str:
+    """What a gateway quotes, where its own words surround it."""
+    found = _GATEWAY.fullmatch(text)
+    return found["said"] if found is not None else text
 
 
 def _unquoted(text: str) -> tuple[str, object]:

@@ -96,6 +96,12 @@ _BAD_KEY = re.compile(
 _LOCATION = re.compile(
     r"^\w*: (?:user location is not supported\b|billing (?:is )?(?:not enabled|disabled)\b)", re.MULTILINE
 )
+# LiteLLM's words for an answer of the endpoint behind it that it cannot pass on: whole, and maybe billed.
+_LOST = re.compile(
+    r"^\w*: (?:invalid response object\b|error converting to valid response block\b"
+    r"|litellm\.apierror: litellm: provider returned 'choices' that is not a list\b)",
+    re.MULTILINE,
+)
 _NO_CHANNEL = re.compile(r"\bno available channel\b|无可用渠道")
 _NO_MODEL = re.compile(r"^\w*: \S+ is not a valid model\b", re.MULTILINE)
 _MODEL_NAMED = re.compile(r"\bmodels?\b|not_found")
@@ -151,7 +157,7 @@ def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
 
 def request_id(headers: Mapping[str, str], body: object, message: str = "") -> str | None:
     """The id under which the endpoint knows the request."""
-    named = [headers.get(name, "") for name in ("x-request-id", "request-id")]
+    named = [headers.get(name, "") for name in ("x-request-id", "request-id", "x-litellm-call-id")]
     quoted = _REQUEST_ID.search(message)
     named.append(quoted[1] if quoted is not None else "")
     if isinstance(body, dict):
@@ -191,6 +197,8 @@ def _telling(status: int, facts: Facts) -> ErrorClass | None:
         return ErrorClass.CREDITS
     if status not in _QUOTING and _CREDITS.search(facts.words):
         return ErrorClass.CREDITS
+    if status >= 400 and _LOST.search(facts.words):
+        return ErrorClass.BAD_ANSWER
     return ErrorClass.BLOCKED if facts.codes & _BLOCK_CODES else None
 
 

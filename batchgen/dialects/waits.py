@@ -23,6 +23,8 @@ LONGEST = 900.0
 DAY = 25 * 3600.0
 """Seconds; the longest day there is, when the clocks are put back."""
 
+# How LiteLLM passes on the headers of the endpoint behind it. https://docs.litellm.ai/docs/proxy/response_headers
+_UPSTREAM = "llm_provider-"
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"\d{1,15}(?:\.\d{1,12})?"
 _SPAN = re.compile(rf"(?:{_NUMBER}(?:ms|[smhd])\s*){{1,6}}", re.IGNORECASE)
@@ -74,12 +76,13 @@ def _stated(status: int, headers: Mapping[str, str], text: str, now: float) -> I
 
 def _from_headers(headers: Mapping[str, str], now: float) -> Iterator[float]:
     """Read Retry-After (RFC 9110, section 10.2.3) and its form in milliseconds."""
-    value = headers.get("retry-after", "").strip()
-    seconds = amount(value)
-    if seconds is not None:
-        yield seconds
-    elif value:
-        yield from _until(_http_date(value), now)
+    for name in ("retry-after", _UPSTREAM + "retry-after"):
+        value = headers.get(name, "").strip()
+        seconds = amount(value)
+        if seconds is not None:
+            yield seconds
+        elif value:
+            yield from _until(_http_date(value), now)
     for name in ("retry-after-ms", "x-retry-after-ms"):
         milliseconds = amount(headers.get(name, ""))
         if milliseconds is not None:

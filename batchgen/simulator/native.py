@@ -169,7 +169,11 @@ def error(
 
 
 def _camel(value: Any, depth: int) -> Any:  # noqa: ANN401  any JSON value
-    """The same with its names in camel case, as far as they are Google's."""
+    """
+    The same with its names in camel case, as far as they are Google's, and without nulls.
+
+    A null is a field's default: https://protobuf.dev/programming-guides/json/#null-values
+    """
     if depth == 0:
         raise ValueError("JSON is nested too deeply")
     if isinstance(value, list):
@@ -180,7 +184,8 @@ def _camel(value: Any, depth: int) -> Any:  # noqa: ANN401  any JSON value
     for name, item in value.items():
         first, *rest = name.split("_")
         camel = first + "".join(part[:1].upper() + part[1:] for part in rest)
-        found[camel] = item if camel in _FREE_FORM else _camel(item, depth - 1)
+        if item is not None:
+            found[camel] = item if camel in _FREE_FORM else _camel(item, depth - 1)
     return found
 
 
