@@ -423,7 +423,7 @@ def test_few_rows_that_all_fail_are_just_failed(memory: Path, backend: str) -> N
 def test_a_run_stops_when_more_than_a_share_of_the_last_hundred_failed(
     memory: Path, backend: str, most: float, status: int
 ) -> None:
-    nights = Nights(memory, Settings(paint=False, faults=Faults(refusal=0.8)), backend=backend)
+    nights = Nights(memory, Settings(paint=False, calm=1, faults=Faults(refusal=0.8)), backend=backend)
     nights.rows(150)
     summary = nights.run(attempts=1, max_failure_rate=most)
     assert summary.exit_status == status
