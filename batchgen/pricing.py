@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
-from batchgen.records import ReportedUsage, Usage, UsageQuality
+from batchgen.records import Expect, ReportedUsage, Usage, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,9 +90,9 @@ def asking(task: Task, model: Model) -> Decimal | None:
     return cost(Usage(prompt_tokens=tokens), model.price)
 
 
-def usual(model: Model, size: str = "1K") -> Decimal | None:
-    """USD for one picture of a size with some thinking; None without a price."""
-    image = model.image_tokens.get(size, _USUAL.get(size, _USUAL["1K"]))
+def usual(model: Model, expect: Expect = Expect.IMAGE, *, size: str = "1K") -> Decimal | None:
+    """USD for one picture of a size, or for an answer in words, with some thinking; None without a price."""
+    image = 0 if expect is Expect.TEXT else model.image_tokens.get(size, _USUAL.get(size, _USUAL["1K"]))
     return cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 
