@@ -93,7 +93,7 @@ def prepare(job: Job, environment: Mapping[str, str] | None, *, scratch: Path) -
     size = _smallest(task, model, dialect, provider.image_options)
     if size is not None:
         task = msgspec.structs.replace(task, params=msgspec.structs.replace(task.params, image_size=size))
-    usual = pricing.usual(model, size=task.params.image_size or "1K")
+    usual = pricing.usual(model, task.expect, size=task.params.image_size or "1K")
     asked = pricing.asking(task, model)
     attached = [references.attach(reference) for reference in task.references]
     return Inquiry(

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from batchgen.dialects import anatomy
 from batchgen.dialects.anatomy import Anatomy, look
-from batchgen.records import ZERO
-from batchgen.simulator import bodies
-from batchgen.simulator.account import Tokens
 
 CODE = base64.b64encode(b"\xff\xd8\xff\xe0" + bytes(3000)).decode()
 URL = f"data:image/png;base64,{CODE}"
@@ -68,32 +65,6 @@ def test_every_shape_is_told_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("content", ["a picture of a cat", "see https://example.com/x for more", "", None, 7])
 def test_words_are_no_shape_of_a_picture(content: object) -> None:
     assert seen(chat(content)).shapes == ()
-
-
-SIMULATED = {
-    "S1": anatomy.MARKDOWN,
-    "S2": anatomy.IMAGES,
-    "S3": anatomy.PARTS,
-    "S4": anatomy.DATA_URL,
-    "S5": anatomy.BASE64,
-    "S6": anatomy.MARKDOWN_LINK,
-    "S7": anatomy.IMAGES_API,
-}
-
-
-@pytest.mark.parametrize("shape", bodies.SHAPES)
-def test_the_shapes_of_the_simulator_are_told_apart(shape: str) -> None:
-    answer = bodies.Answer(
-        id="x",
-        model="m",
-        created=1,
-        text="Here you are",
-        pictures=(CODE if shape != "S6" else LINK,),
-        tokens=Tokens(prompt=1, text=2, image=3),
-        usd=ZERO,
-        details=True,
-    )
-    assert seen(bodies.completion(shape, answer)).shapes == (SIMULATED[shape],)
 
 
 def test_a_stream_is_put_together_and_told_as_one() -> None:

@@ -279,6 +279,14 @@ def test_without_a_price_there_is_no_guess() -> None:
     assert asking(TASK, Model(id="x")) is None
 
 
+def test_the_usual_price_is_that_of_the_size_and_of_words_without_a_picture() -> None:
+    price = Price(input=Decimal(0), text=Decimal(0), image=Decimal(100))
+    model = Model(id="x", price=price, image_tokens={"512": 10, "4K": 40})
+    assert [usual(model, size=size) for size in ("512", "4K")] == [Decimal("0.001"), Decimal("0.004")]
+    assert usual(model) == usual(model, size="1K") == usual(model, size="9K") == Decimal("0.112")
+    assert usual(model, Expect.TEXT, size="4K") == 0
+
+
 TASK = Task(key="k", id="a", variant=1, name="a", model="x", prompt="")
 
 

@@ -24,12 +24,11 @@ from batchgen import inquiry as inquiries
 from batchgen import job as jobs
 from batchgen import probe
 from batchgen.cli import cli, commands
-from batchgen.dialects import chat
+from batchgen.dialects import anatomy, chat
 from batchgen.findings import advice
 from batchgen.records import Attached, ErrorClass, ImageOptions, UsageQuality
 from batchgen.simulator import bodies
 from batchgen.simulator.paint import prompt_key, prompt_mark
-from tests.test_anatomy import SIMULATED
 from tests.test_client import Server, answering, http
 from tests.test_end_to_end import ROOT, account, simulator
 from tests.test_hostile import KEY as SECRET
@@ -92,6 +91,17 @@ async def asked(url: str, **given: Any) -> Answered:
 
 
 # A good endpoint
+
+
+SIMULATED = {
+    "S1": anatomy.MARKDOWN,
+    "S2": anatomy.IMAGES,
+    "S3": anatomy.PARTS,
+    "S4": anatomy.DATA_URL,
+    "S5": anatomy.BASE64,
+    "S6": anatomy.MARKDOWN_LINK,
+    "S7": anatomy.IMAGES_API,
+}
 
 
 @pytest.fixture(scope="module", params=bodies.SHAPES)
