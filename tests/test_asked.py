@@ -33,7 +33,7 @@ from tests.nights import Nights
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchgen.simulator.endpoint import Reply
+    from batchgen.simulator.reply import Reply
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -576,6 +576,27 @@ def test_a_job_asks_for_a_shape_where_it_says_how_the_endpoint_is_told(
     path = as_csv(folder / "t.csv", [{"prompt": "x"}])
     flags = ["--base-url", "http://127.0.0.1:9/v1", "--image-size", "1K", "--image-options", "flat"]
     assert cli(["run", str(path), "-n", *flags]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], ""),
+        (["--expect", "image"], ""),
+        (["--seed", "0"], "--seed: "),
+        (["--system", "be brief"], "--system: "),
+        (["--stop", "END"], "--stop: "),
+        (["--expect", "text"], "--expect: "),
+        (["--stream"], "--stream: "),
+    ],
+)
+def test_a_job_is_refused_only_for_what_it_asks_for_and_the_wire_format_has_no_place_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    path = as_csv(folder / "t.csv", [{"prompt": "x"}])
+    endpoint = ["--base-url", "http://127.0.0.1:9/v1", "--dialect", "images"]
+    assert cli(["run", str(path), "-n", *endpoint, *flags]) == (2 if message else 0)
+    assert message in capsys.readouterr().err
 
 
 def test_a_manifest_on_standard_input_finds_its_pictures_in_the_current_folder(folder: Path) -> None:
