@@ -119,6 +119,12 @@ def checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
             f"--budget: {endpoint.model.id!r} has no known price, so nothing could keep it; state one in"
             f' a job file: [models."{endpoint.model.id}"] price = {{ input = …, text = …, image = … }}'
         )
+    _check_asked(job, endpoint)
+    return endpoint
+
+
+def _check_asked(job: Job, endpoint: Endpoint) -> None:
+    """Refuse what the job's own model or the wire format would not take, before any row is read."""
     params = _params(job)
     for name in ("aspect_ratio", "image_size"):
         value = getattr(params, name)
@@ -128,9 +134,10 @@ def checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
     for name, why in _cannot(endpoint.provider).items():
         if name == "expect" and job.expect is not Expect.TEXT:
             continue
-        if getattr(job, name, None) not in (None, ()):
+        # Zero is a seed, and false is no wish.
+        value = getattr(job, name, None)
+        if value is not None and value is not False and value != ():
             raise InputError(f"{_flag(name)}: {why}")
-    return endpoint
 
 
 def _params(job: Job) -> Params:

@@ -578,6 +578,27 @@ def test_a_job_asks_for_a_shape_where_it_says_how_the_endpoint_is_told(
     assert cli(["run", str(path), "-n", *flags]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], ""),
+        (["--expect", "image"], ""),
+        (["--seed", "0"], "--seed: "),
+        (["--system", "be brief"], "--system: "),
+        (["--stop", "END"], "--stop: "),
+        (["--expect", "text"], "--expect: "),
+        (["--stream"], "--stream: "),
+    ],
+)
+def test_a_job_is_refused_only_for_what_it_asks_for_and_the_wire_format_has_no_place_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    path = as_csv(folder / "t.csv", [{"prompt": "x"}])
+    endpoint = ["--base-url", "http://127.0.0.1:9/v1", "--dialect", "images"]
+    assert cli(["run", str(path), "-n", *endpoint, *flags]) == (2 if message else 0)
+    assert message in capsys.readouterr().err
+
+
 def test_a_manifest_on_standard_input_finds_its_pictures_in_the_current_folder(folder: Path) -> None:
     (folder.parent / "outside.png").write_bytes(PNG)
     command = [sys.executable, "-m", "batchgen", "run", "-", "-n", "--provider", "simulator"]
