@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.errors import InputError
 from batchgen.manifest import tables
+from batchgen.manifest.ancestry import Ancestry
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.rows import Reading, Rows
 from batchgen.manifest.snapshot import Batch, Draft, Manifest
@@ -19,7 +20,7 @@ from batchgen.manifest.snapshot import Batch, Draft, Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Batch", "Manifest", "Reading", "read", "read_ids"]
+__all__ = ["Ancestry", "Batch", "Manifest", "Reading", "read", "read_ids"]
 
 
 def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | None = None) -> Manifest:
@@ -34,14 +35,16 @@ def read(source: str, reading: Reading, *, snapshot: Path, stdin: BinaryIO | Non
     with tables.opened(source, stdin, problems) as table:
         rows = Rows(table.schema, reading, problems)
         problems.stop()
-        identified = rows.id_column is not None
-        with Draft(snapshot, rows.schema, identified=identified) as draft:
+        identified, chained = rows.id_column is not None, rows.parent_column is not None
+        with Draft(snapshot, rows.schema, identified=identified, chained=chained) as draft:
             for batch in table.batches:
                 for part in rows.normalise(batch):
                     draft.add(part)
             draft.close()
             if not draft.rows and not problems:
                 problems.add("the table has no rows")
+            if rows.parent_column is not None:
+                draft.check_parents(rows.parent_column, problems)
             if rows.id_column is not None:
                 draft.check_ids(rows.id_column, _other_ids(table.schema.names), problems)
             problems.stop()

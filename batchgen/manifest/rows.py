@@ -26,8 +26,18 @@ if TYPE_CHECKING:
 
     from batchgen.manifest.problems import Problems
 
-COLUMNS: Final = ("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens")
-"""Ours. Every other column of a manifest is carried to the results."""
+COLUMNS: Final = (
+    "id",
+    "prompt",
+    "variants",
+    "system",
+    "model",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "parent",
+)
+"""Ours. Every other column of a manifest is carried to the results; so is `parent`, to join them by."""
 CARRIED: Final = "carried:"
 DIGEST: Final = 16
 """Bytes of a content's hash."""
@@ -111,7 +121,7 @@ class Rows:
         self._template = self._parse(reading.template)
         self._name = self._parse(reading.name) or Template("{id}")
         self._cells = self._find_cells()
-        unused = set(self._ours.values())
+        unused = set(self._ours.values()) - {self.parent_column}
         self._carried = [name for name in table.names if name not in unused]
         for ours, name in self._ours.items():
             self._check_type(ours, table.field(name).type if table.names.count(name) == 1 else pa.null())
@@ -120,12 +130,20 @@ class Rows:
     def schema(self) -> pa.Schema:
         """Of the batches `normalise` gives."""
         carried = [self._table.field(name).remove_metadata() for name in self._carried]
-        return pa.schema([*SCHEMA, *(field.with_name(CARRIED + field.name) for field in carried)])
+        parent = [pa.field("parent", pa.string())] if self.parent_column is not None else []
+        return pa.schema(
+            [*SCHEMA, *parent, *(field.with_name(CARRIED + field.name) for field in carried)]
+        )
 
     @property
     def id_column(self) -> str | None:
         """The file's name for the column of ids, if it has one."""
         return self._ours.get("id")
+
+    @property
+    def parent_column(self) -> str | None:
+        """The file's name for the column of parents, if it has one."""
+        return self._ours.get("parent")
 
     def normalise(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Check a batch and give it as the snapshot has it, in stretches of bounded size."""
@@ -159,6 +177,7 @@ class Rows:
             **content,
         }
         columns = [_spread(ours[name], batch.num_rows) for name in SCHEMA.names]
+        columns += [self._text(batch, "parent")] if self.parent_column is not None else []
         columns += [batch.column(name) for name in self._carried]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
@@ -198,6 +217,12 @@ class Rows:
             self._problems.add(
                 f"no column 'prompt'{hint}; the file has {names}; --column prompt=NAME names it"
             )
+        if "parent" in found and "id" not in found:
+            self._problems.add(
+                "it names the rows that are continued by their ids, and there is no column 'id';"
+                " --column id=NAME names it, and a column that means something else needs another name",
+                column=found["parent"],
+            )
         return found
 
     def _parse(self, text: str | None) -> Template | None:
@@ -225,11 +250,12 @@ class Rows:
     def _check_type(self, ours: str, kind: pa.DataType) -> None:
         if is_text(kind) or pa.types.is_null(kind):
             return
-        fits = {"id": pa.types.is_integer(kind)}.get(ours, False)
+        fits = ours in {"id", "parent"} and pa.types.is_integer(kind)
         if ours in _RANGES:
             fits = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         if not fits:
-            wanted = "text or whole numbers" if ours == "id" else "numbers" if ours in _RANGES else "text"
+            named = ours in {"id", "parent"}
+            wanted = "text or whole numbers" if named else "numbers" if ours in _RANGES else "text"
             self._problems.add(f"expected {wanted}, and the column is {kind}", column=self._ours[ours])
 
     # What a cell says
