@@ -24,10 +24,10 @@ from batchgen import manifest as manifests
 from batchgen.budget import Estimate
 from batchgen.errors import InputError
 from batchgen.job import LEDGER, MANIFEST
-from batchgen.ledger import Reader
+from batchgen.ledger import Reader, Standing
 from batchgen.records import ZERO, Params, Status, Value
 from batchgen.references import References
-from batchgen.selection import gives_up, selected, wanted_again
+from batchgen.selection import Fate, fate, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from batchgen.ledger import State
     from batchgen.manifest import Manifest
     from batchgen.simulator.transport import SimulatorTransport
+
+
+_LOST = Standing(status=Status.FAILED)
+"""Of a task that this run will find without a picture for good."""
 
 
 class Preview(Value, frozen=True, kw_only=True):
@@ -48,6 +52,8 @@ class Preview(Value, frozen=True, kw_only=True):
     done: int
     new: int
     """Tasks that would be bought."""
+    waiting: int
+    """Tasks that continue one without a picture, which the run is not about."""
     left_alone: int
     """Tasks that failed for good; `--retry-failed` takes them up."""
     estimate_usd: Decimal | None
@@ -90,7 +96,8 @@ def preview(job: Job) -> Preview:
         tasks=manifest.tasks,
         done=counts[Status.SUCCEEDED],
         new=counts["new"],
-        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
+        waiting=counts[Fate.WAIT],
+        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED] - counts[Fate.WAIT],
         estimate_usd=_about(models, lambda name: pricing.usual(providers.model_of(endpoint.provider, name))),
         simulated=endpoint.provider.simulated,
         shortage=shortage,
@@ -168,22 +175,33 @@ def _fates(
     """How many tasks meet which fate, and how many of each model are to be bought."""
     counts: Counter[str] = Counter()
     models: Counter[str] = Counter()
+    coming, lost = bytearray(), bytearray()
+    if manifest.levels > 1:
+        # What becomes of a row hangs on what becomes of the one it continues: two bytes a task.
+        coming, lost = bytearray(manifest.tasks), bytearray(manifest.tasks)
     for batch, chosen in selected(job, manifest, reader, only):
         asked = batch.models
-        for index, state in chosen:
-            fate = _fate(job, state)
-            counts[fate] += 1
-            models[asked[index]] += fate == "new"
+        for index, state, standing in chosen:
+            parent, comes = standing, False
+            if parent is not None and (place := batch.parent_places[index]) is not None:
+                comes = bool(coming[place])
+                parent = _LOST if lost[place] else parent
+            kind = fate(job, state, parent, coming=comes)
+            counts[_told(kind, state)] += 1
+            models[asked[index]] += kind is Fate.BUY
+            if coming:
+                coming[batch.places[index]] = kind is Fate.BUY
+                lost[batch.places[index]] = kind in {Fate.GIVE_UP, Fate.ORPHAN}
     return counts, models
 
 
-def _fate(job: Job, state: State | None) -> str:
-    """What a run would do with a task: buy it, or leave it as it is."""
-    if state is None or wanted_again(job, state):
+def _told(kind: Fate, state: State | None) -> str:
+    """What a fate comes to in a status, or that it is to be bought, or to wait."""
+    if kind is Fate.BUY:
         return "new"
-    if state.status is Status.PENDING:
-        return Status.UNCERTAIN if gives_up(job, state) else "new"
-    return state.status
+    if kind is Fate.LEAVE and state is not None:
+        return state.status
+    return {Fate.GIVE_UP: Status.UNCERTAIN, Fate.ORPHAN: Status.FAILED}.get(kind, kind)
 
 
 def _about(models: Mapping[str, int], each: Callable[[str], Decimal | None]) -> Decimal | None:
@@ -259,6 +277,8 @@ class Left(Value, frozen=True, kw_only=True):
     """What a run did not come to."""
 
     tasks: int = 0
+    waiting: int = 0
+    """Tasks that continue one without a picture, which the run was not about."""
     usd: Decimal | None = ZERO
     """About, at what pictures have cost so far."""
     most_usd: Decimal = ZERO
@@ -288,4 +308,9 @@ def left(
 
     about = _about(models, usual)
     most = sum((dear(name) * count for name, count in models.items()), ZERO)
-    return Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)
+    return Left(
+        tasks=counts["new"],
+        waiting=counts[Fate.WAIT],
+        usd=None if about is None else round(about, 2),
+        most_usd=most,
+    )

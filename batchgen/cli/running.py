@@ -283,6 +283,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
     if summary.left:
         about = f", about ${summary.left_usd:,.2f}" if summary.left_usd else ""
         lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} pictures{about}")
+    if summary.waiting:
+        lines.append(f"waiting: {summary.waiting:,} rows, for rows they continue that this run was not about")
     if resume is None:
         return lines
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
@@ -298,7 +300,8 @@ def _line(command: Sequence[str], note: str) -> str:
 def _foretold(found: Preview) -> str:
     lines = [
         f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} pictures; nothing was sent",
-        f"  {found.done:,} done, {found.new:,} to buy, {found.left_alone:,} failed for good",
+        f"  {found.done:,} done, {found.new:,} to buy, {found.left_alone:,} failed for good"
+        + (f", {found.waiting:,} wait for rows this run is not about" if found.waiting else ""),
     ]
     if found.estimate_usd is None:
         lines.append("  cost unknown: the model has no known price")

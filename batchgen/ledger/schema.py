@@ -36,7 +36,7 @@ CREATE TABLE tasks (
   quality INTEGER NOT NULL DEFAULT -1,
   cost INTEGER, wasted INTEGER, billed INTEGER, credits INTEGER,
   images TEXT, text TEXT, finish_reason TEXT, error_class TEXT, error_message TEXT, request_id TEXT,
-  started_at INTEGER, finished_at INTEGER, latency REAL
+  started_at INTEGER, finished_at INTEGER, latency REAL, parent_sha TEXT
 ) WITHOUT ROWID;
 CREATE INDEX tasks_status ON tasks (status, error_class);
 CREATE TABLE attempts (

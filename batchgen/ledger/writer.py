@@ -16,7 +16,7 @@ import msgspec
 from batchgen.errors import StorageError
 from batchgen.ledger.ballast import Ballast
 from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Outcome, Status, UsageQuality
+from batchgen.records import ErrorClass, Outcome, Status, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -70,6 +70,16 @@ class _Ticket(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._values[0]
+
+
+class Orphan(Value, frozen=True, kw_only=True):
+    """A task for which nothing can be sent: what it continues has no picture."""
+
+    key: str
+    row_id: str
+    stem: str
+    model: str
+    message: str
 
 
 class Attempt:
@@ -224,6 +234,27 @@ class Ledger:
             )
         )
 
+    async def orphan(self, tasks: Sequence[Orphan], *, provider: str, now: int) -> None:
+        """End tasks without an attempt: what they continue has no picture."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for task in tasks:
+                claim(
+                    connection,
+                    key=task.key,
+                    row_id=task.row_id,
+                    stem=task.stem,
+                    model=task.model,
+                    provider=provider,
+                )
+                connection.execute(
+                    "UPDATE tasks SET status = 'failed', error_class = 'parent_failed', error_message = ?,"
+                    " images = NULL, text = NULL, finish_reason = NULL, finished_at = ? WHERE key = ?",
+                    (task.message, now, task.key),
+                )
+
+        await self._commit(write)
+
     def start(
         self,
         *,
@@ -234,16 +265,28 @@ class Ledger:
         provider: str,
         reserved: Decimal | None,
         now: int,
+        parent_sha: str | None = None,
     ) -> Attempt:
         """
-        Note the intent to send a request and claim the file name for its task.
+        Note the intent to send a request and claim the file name for its task, which is pending from now on.
 
         It goes to disk with the next commit, at the latest with its own `submitted`: before that nothing has
         left, and a request nobody sent needs no trace.
+
+        :param parent_sha: sha256 of the picture that is continued; here and not with the outcome, so that it
+            is known of a picture that outlives a crash, too.
         """
 
         def write(connection: sqlite3.Connection) -> tuple[int, str]:
-            claimed = claim(connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider)
+            claimed = claim(
+                connection,
+                key=key,
+                row_id=row_id,
+                stem=stem,
+                model=model,
+                provider=provider,
+                parent_sha=parent_sha,
+            )
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
                 (key, self._run, now, nano(reserved)),
@@ -329,13 +372,28 @@ class Ledger:
 
 
 def claim(
-    connection: sqlite3.Connection, *, key: str, row_id: str, stem: str, model: str, provider: str
+    connection: sqlite3.Connection,
+    *,
+    key: str,
+    row_id: str,
+    stem: str,
+    model: str,
+    provider: str,
+    parent_sha: str | None = None,
 ) -> str:
-    """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
+    """
+    The file name of a task: the one it has, or a free one for good, unique where case folds too.
+
+    It is pending from now on. Attempts without an answer are held against it as long as it is the same
+    request: not from before it was final, nor of another parent's picture.
+    """
     known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
     if known is not None:
         connection.execute(
-            "UPDATE tasks SET id = ?, model = ?, provider = ? WHERE key = ?", (row_id, model, provider, key)
+            "UPDATE tasks SET id = ?, model = ?, provider = ?,"
+            " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
+            " parent_sha = ? WHERE key = ?",
+            (row_id, model, provider, parent_sha, parent_sha, key),
         )
         return str(known[0])
     free, salt = stem, 0
@@ -343,8 +401,8 @@ def claim(
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
     connection.execute(
-        "INSERT INTO tasks (key, id, stem, folded, model, provider) VALUES (?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, fold(free), model, provider),
+        "INSERT INTO tasks (key, id, stem, folded, model, provider, parent_sha) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key, row_id, free, fold(free), model, provider, parent_sha),
     )
     return free
 

@@ -32,8 +32,8 @@ FIELDS: Final = pa.schema(
     ]
 )
 """
-What a snapshot says of a row in a manifest with parents: the parent's row, counted from 0; its key without the
-variant; its variants; the places of both rows' first tasks among all; how many rows came before it.
+What a snapshot says of a row in a manifest with parents: the parent's row, counted from 0; its key without
+the variant; its variants; the places of both rows' first tasks among all; how many rows it continues.
 """
 _NONE, _UNSEEN, _AHEAD = -1, -1, -2
 

@@ -131,9 +131,7 @@ class Rows:
         """Of the batches `normalise` gives."""
         carried = [self._table.field(name).remove_metadata() for name in self._carried]
         parent = [pa.field("parent", pa.string())] if self.parent_column is not None else []
-        return pa.schema(
-            [*SCHEMA, *parent, *(field.with_name(CARRIED + field.name) for field in carried)]
-        )
+        return pa.schema([*SCHEMA, *parent, *(field.with_name(CARRIED + field.name) for field in carried)])
 
     @property
     def id_column(self) -> str | None:

@@ -360,7 +360,11 @@ class Draft:
                 message = f"no row has the id {quoted(cell)}; name one, or leave the cell empty"
                 problems.add(message, row=problems.row(row), column=column)
         for row, length in circular[:KEPT]:
-            way = f" in a circle of {length} rows; leave one of their cells" if length > 1 else "; leave the cell"
+            way = (
+                f" in a circle of {length} rows; leave one of their cells"
+                if length > 1
+                else "; leave the cell"
+            )
             problems.add(f"the row continues itself{way} empty", row=problems.row(row), column=column)
         deep = chains.deep() if not circular else array("I")
         for row in deep[:KEPT]:
