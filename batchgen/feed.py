@@ -136,8 +136,10 @@ class Feed:
                 kind = fate(self._job, state)
                 if kind is Fate.BUY:
                     yield Offer(batch.task(index), state)
+                elif kind is Fate.GIVE_UP:
+                    await self._give_up(batch.keys[index])
                 else:
-                    await self._pass(kind, batch.keys[index], state)
+                    self._leave(state)
         while self._chained and (row := await self._next()) is not None:
             offer = await self._offer(row)
             if offer is not None:
@@ -146,14 +148,14 @@ class Feed:
     async def _more(self) -> tuple[Batch, list[tuple[int, State | None, Standing | None]]] | None:
         return await self._blocking(lambda: next(self._batches, None))
 
-    async def _pass(self, kind: Fate, key: str, state: State | None) -> None:
-        """Leave a task as it is, or give it up."""
-        if kind is Fate.GIVE_UP:
-            await self._ledger.give_up(key)
+    async def _give_up(self, key: str) -> None:
+        await self._ledger.give_up(key)
         self.skipped += 1
-        self.unsuccessful += kind is Fate.GIVE_UP or (
-            state is not None and state.status is not Status.SUCCEEDED
-        )
+        self.unsuccessful += 1
+
+    def _leave(self, state: State | None) -> None:
+        self.skipped += 1
+        self.unsuccessful += state is not None and state.status is not Status.SUCCEEDED
 
     async def _next(self) -> _Row | None:
         """The next row whose parent is not on its way; waits where there is none but others to come."""
@@ -202,9 +204,12 @@ class Feed:
                 await self._flush()
         elif kind is Fate.WAIT:
             self.waiting += 1
+        elif kind is Fate.GIVE_UP:
+            await self._give_up(row.key)
         else:
-            await self._pass(kind, row.key, row.state)
-        self.ended(row.key)
+            self._leave(row.state)
+        if row.key in self._busy:
+            self.ended(row.key)
         return None
 
     def _continued(self, row: _Row) -> Offer:

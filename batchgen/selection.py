@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from batchgen import retry
@@ -51,15 +52,10 @@ def selected(
             mine = (
                 [index for index in chosen if batch.depths[index] == level] if manifest.levels > 1 else chosen
             )
-            states = reader.states([batch.keys[index] for index in mine]) if reader is not None else {}
-            parents = _parents(batch, mine, reader) if level else [None] * len(mine)
-            yield (
-                batch,
-                [
-                    (index, states.get(batch.keys[index]), parent)
-                    for index, parent in zip(mine, parents, strict=True)
-                ],
-            )
+            keys = [batch.keys[index] for index in mine]
+            states = reader.states(keys) if reader is not None else {}
+            parents = _parents(batch, mine, reader) if level else repeat(None)
+            yield batch, [*zip(mine, map(states.get, keys), parents, strict=False)]
             if left is not None:
                 left -= len(chosen)
                 if left <= 0:

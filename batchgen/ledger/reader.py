@@ -185,17 +185,16 @@ class Reader:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
             "SELECT key, status, uncertain,"
-            " status = 'failed' AND ifnull(error_class, '') IN ('parent_failed', 'reference'), parent_sha"
+            " status = 'failed' AND error_class IN ('parent_failed', 'reference'), parent_sha"
             " FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
             (_list(keys),),
         )
         shared: dict[tuple[object, ...], State] = {}
         found = {}
-        for key, *known in rows:
-            state = shared.get(tuple(known))
+        for key, status, uncertain, unsent, parent_sha in rows:
+            state = shared.get((status, uncertain, unsent, parent_sha))
             if state is None:
-                status, uncertain, unsent, parent_sha = known
-                state = shared[tuple(known)] = State(
+                state = shared[status, uncertain, unsent, parent_sha] = State(
                     status=Status(status), uncertain=uncertain, unsent=bool(unsent), parent_sha=parent_sha
                 )
             found[key] = state
