@@ -25,10 +25,10 @@ from batchgen.budget import Estimate
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError
 from batchgen.job import LEDGER, MANIFEST
-from batchgen.ledger import Reader
+from batchgen.ledger import Reader, Standing
 from batchgen.records import ZERO, Expect, Params, Status, Value
 from batchgen.references import References
-from batchgen.selection import gives_up, selected, wanted_again
+from batchgen.selection import Fate, fate, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,10 @@ Kind: TypeAlias = tuple[str, Expect]
 """What a task costs goes by its model, and by whether words are enough."""
 
 
+_LOST = Standing(status=Status.FAILED)
+"""Of a task that this run will find without a picture for good."""
+
+
 class Preview(Value, frozen=True, kw_only=True):
     """What a run would buy."""
 
@@ -55,6 +59,8 @@ class Preview(Value, frozen=True, kw_only=True):
     """Tasks that would be bought."""
     for_words: int
     """Those of them for which words are enough."""
+    waiting: int
+    """Tasks that continue one without a picture, which the run is not about."""
     left_alone: int
     """Tasks that failed for good; `--retry-failed` takes them up."""
     estimate_usd: Decimal | None
@@ -98,7 +104,8 @@ def preview(job: Job) -> Preview:
         done=counts[Status.SUCCEEDED],
         new=counts["new"],
         for_words=counts["new"] - _pictures(kinds),
-        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED],
+        waiting=counts[Fate.WAIT],
+        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED] - counts[Fate.WAIT],
         estimate_usd=_about(
             kinds, lambda name, expect: pricing.usual(providers.model_of(endpoint.provider, name), expect)
         ),
@@ -239,12 +246,23 @@ def _fates(
     """How many tasks meet which fate, and how many of each kind are to be bought."""
     counts: Counter[str] = Counter()
     kinds: Counter[Kind] = Counter()
+    coming, lost = bytearray(), bytearray()
+    if manifest.levels > 1:
+        # What becomes of a row hangs on what becomes of the one it continues: two bytes a task.
+        coming, lost = bytearray(manifest.tasks), bytearray(manifest.tasks)
     for batch, chosen in selected(job, manifest, reader, only):
         asked = [*zip(batch.models, batch.expects, strict=True)]
-        for index, state in chosen:
-            fate = _fate(job, state)
-            counts[fate] += 1
-            kinds[asked[index]] += fate == "new"
+        for index, state, standing in chosen:
+            parent, comes = standing, False
+            if parent is not None and (place := batch.parent_places[index]) is not None:
+                comes = bool(coming[place])
+                parent = _LOST if lost[place] else parent
+            what = fate(job, state, parent, coming=comes)
+            counts[_told(what, state)] += 1
+            kinds[asked[index]] += what is Fate.BUY
+            if coming:
+                coming[batch.places[index]] = what is Fate.BUY
+                lost[batch.places[index]] = what in {Fate.GIVE_UP, Fate.ORPHAN}
     return counts, kinds
 
 
@@ -253,13 +271,13 @@ def _pictures(kinds: Mapping[Kind, int]) -> int:
     return sum(count for (_, expect), count in kinds.items() if expect is Expect.IMAGE)
 
 
-def _fate(job: Job, state: State | None) -> str:
-    """What a run would do with a task: buy it, or leave it as it is."""
-    if state is None or wanted_again(job, state):
+def _told(kind: Fate, state: State | None) -> str:
+    """What a fate comes to in a status, or that it is to be bought, or to wait."""
+    if kind is Fate.BUY:
         return "new"
-    if state.status is Status.PENDING:
-        return Status.UNCERTAIN if gives_up(job, state) else "new"
-    return state.status
+    if kind is Fate.LEAVE and state is not None:
+        return state.status
+    return {Fate.GIVE_UP: Status.UNCERTAIN, Fate.ORPHAN: Status.FAILED}.get(kind, kind)
 
 
 def _about(kinds: Mapping[Kind, int], each: Callable[[str, Expect], Decimal | None]) -> Decimal | None:
@@ -335,6 +353,8 @@ class Left(Value, frozen=True, kw_only=True):
     """What a run did not come to."""
 
     tasks: int = 0
+    waiting: int = 0
+    """Tasks that continue one without a picture, which the run was not about."""
     usd: Decimal | None = ZERO
     """About, at what the like have cost so far."""
     most_usd: Decimal = ZERO
@@ -364,4 +384,9 @@ def left(
 
     about = _about(kinds, usual)
     most = sum((dear(kind) * count for kind, count in kinds.items()), ZERO)
-    return Left(tasks=counts["new"], usd=None if about is None else round(about, 2), most_usd=most)
+    return Left(
+        tasks=counts["new"],
+        waiting=counts[Fate.WAIT],
+        usd=None if about is None else round(about, 2),
+        most_usd=most,
+    )

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -29,13 +29,13 @@ from batchgen.client import TLS, Client
 from batchgen.dialects import DIALECTS
 from batchgen.disk import Disk
 from batchgen.errors import BatchgenError
+from batchgen.feed import Feed
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.records import ZERO, ErrorClass, Expect, Model, Status, Value
 from batchgen.redaction import Redactor
 from batchgen.retry import Action
-from batchgen.selection import gives_up, selected
 from batchgen.store import safe_stem
 from batchgen.worker import UNKNOWN_COST, Worker
 
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 
     from batchgen.budget import Reservation
     from batchgen.disk import Space
+    from batchgen.feed import Offer
     from batchgen.job import Endpoint, Job
-    from batchgen.ledger import Attempt, Ledger, Reader, State
+    from batchgen.ledger import Attempt, Ledger, Reader
     from batchgen.limits import Pass
     from batchgen.manifest import Manifest
     from batchgen.records import Outcome, Task
@@ -69,6 +70,8 @@ _RECHECK = 600.0
 _RECHECKS = 6
 _SKEW = 5.0
 """Seconds by which our clock may be ahead of the one that resets a quota."""
+_ASIDE = 4
+"""Tasks a worker that may wait for what they continue, while others are bought."""
 _THREADS = min(4, max(2, os.cpu_count() or 1))
 """For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -107,13 +110,15 @@ class Stop(Value, frozen=True, kw_only=True):
 class _Item:
     """A task on its way, with what happened to it in this run."""
 
-    __slots__ = ("attempts", "by_kind", "task")
+    __slots__ = ("attempts", "by_kind", "parent_sha", "task")
 
-    def __init__(self, task: Task, state: State | None) -> None:
-        self.task = task
+    def __init__(self, offer: Offer) -> None:
+        self.task = offer.task
+        self.parent_sha = offer.parent_sha
         self.attempts = 0
         self.by_kind: Counter[ErrorClass] = Counter()
-        if state is not None:
+        state = offer.state
+        if state is not None and (state.status, state.parent_sha) == (Status.PENDING, offer.parent_sha):
             self.by_kind[ErrorClass.UNCERTAIN] = state.uncertain
 
 
@@ -121,9 +126,6 @@ class Counts:
     """What a run has done so far."""
 
     def __init__(self) -> None:
-        self.skipped = 0
-        self.unsuccessful_before = 0
-        """Of the skipped ones."""
         self.succeeded = 0
         self.failed = 0
         self.requests = 0
@@ -181,10 +183,8 @@ class Purchase:
         self.endpoint = endpoint
         self._manifest = manifest
         self._ledger = ledger
-        self._reader = reader
         self._references = references
         self._store = store
-        self._only = only
         self._transport = transport
         self._on_progress = on_progress
         self._signals = signals
@@ -198,6 +198,18 @@ class Purchase:
         """What the ledger or the snapshot said when it could not be written or read."""
         self._hands = min(job.concurrency, max(1, manifest.tasks))
         self._pool: Pool[_Item] = Pool(concurrency=self._hands)
+        self.feed = Feed(
+            job,
+            manifest,
+            reader,
+            only,
+            ledger=ledger,
+            provider=endpoint.provider.name,
+            root=store.root,
+            room=_ASIDE * self._hands,
+            blocking=self._blocking,
+            now=self._now,
+        )
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
         limit = None if job.budget is None else Decimal(str(job.budget))
         self._budget = Budget(limit, spent)
@@ -226,9 +238,9 @@ class Purchase:
         """How far it is at this moment."""
         return Progress(
             total=self._manifest.tasks,
-            skipped=self.counts.skipped,
+            skipped=self.feed.skipped,
             succeeded=self.counts.succeeded,
-            failed=self.counts.failed,
+            failed=self.counts.failed + self.feed.orphaned,
             in_flight=self._pool.inflight,
             waiting=self._pool.retrying,
             spent_usd=self._budget.spent,
@@ -292,24 +304,13 @@ class Purchase:
 
     async def _items(self) -> AsyncGenerator[_Item, None]:
         """The tasks that are to be bought, read no further ahead than they are needed."""
-        batches = selected(self._job, self._manifest, self._reader, self._only)
+        offers = self.feed.offers()
         try:
-            while (found := await self._blocking(lambda: next(batches, None))) is not None:
-                batch, chosen = found
-                for index, state in chosen:
-                    if state is not None and gives_up(self._job, state):
-                        await self._ledger.give_up(batch.keys[index])
-                        self._skip(success=False)
-                    elif state is not None and state.status is not Status.PENDING:
-                        self._skip(success=state.status is Status.SUCCEEDED)
-                    else:
-                        yield _Item(batch.task(index), state)
+            async with aclosing(offers):
+                async for offer in offers:
+                    yield _Item(offer)
         except BatchgenError as cause:
             self._refuse(cause)
-
-    def _skip(self, *, success: bool) -> None:
-        self.counts.skipped += 1
-        self.counts.unsuccessful_before += not success
 
     async def _turn(self, item: _Item, number: int) -> float | None:
         """An attempt, once the disk has room for its picture; see `_attempt` for what comes back."""
@@ -323,10 +324,13 @@ class Purchase:
         if missing is not None or drained.cancelled_caught:
             return 0.0
         try:
-            return await self._attempt(item, number)
+            delay = await self._attempt(item, number)
         except BatchgenError as cause:
             self._refuse(cause)
             return None
+        if delay is None:
+            self.feed.ended(item.task.key)
+        return delay
 
     def _refuse(self, cause: BatchgenError) -> None:
         """End the run for good, but not before what is in flight has landed: it is paid for."""
@@ -353,6 +357,7 @@ class Purchase:
             reserved=hold.unanswered if self._model(task.model).price else None,
             now=self._now(),
             expect=task.expect,
+            parent_sha=item.parent_sha,
         )
         outcome = await self._workers[number].attempt(
             task, lambda: attempt.stem, sending=lambda: self._submit(attempt)

@@ -89,6 +89,8 @@ class Summary(Value, frozen=True, kw_only=True):
     budget_usd: Decimal | None
     left: int
     """Tasks this run was about and left undone."""
+    waiting: int
+    """Tasks this run was about that continue one without a picture, about which it was not."""
     left_usd: Decimal | None
     """About what those would cost; None when a model has no price."""
     budget_needed: int | None
@@ -260,7 +262,7 @@ def _take_up_again(
     if not (job.again or job.retry_failed):
         return
     for batch, chosen in selected(job, manifest, reader, only):
-        ledger.take_up_again(batch.keys[index] for index, state in chosen if wanted_again(job, state))
+        ledger.take_up_again(batch.keys[index] for index, state, _ in chosen if wanted_again(job, state))
 
 
 def _warn_of_unpriced(job: Job, totals: Totals) -> None:
@@ -319,7 +321,8 @@ def _summary(
     if stop is not None and stop.reason == "budget":
         needed = math.ceil(totals.counted_usd + left.most_usd)
         stop = msgspec.structs.replace(stop, remedy=f"raise --budget to {needed} and run the same command")
-    unsuccessful = counts.failed + counts.unsuccessful_before
+    feed = purchase.feed
+    unsuccessful = counts.failed + feed.orphaned + feed.unsuccessful
     return Summary(
         directory=str(directory),
         table=str(directory / TABLE),
@@ -343,6 +346,7 @@ def _summary(
         counted_usd=totals.counted_usd,
         budget_usd=None if job.budget is None else Decimal(str(job.budget)),
         left=left.tasks,
+        waiting=left.waiting or feed.waiting,
         left_usd=left.usd,
         budget_needed=needed,
         unpriced=tally.unpriced,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from batchgen import retry
 from batchgen.job import OnUncertain
+from batchgen.ledger import Standing
 from batchgen.records import ErrorClass, Status
 
 if TYPE_CHECKING:
@@ -15,20 +18,83 @@ if TYPE_CHECKING:
     from batchgen.ledger import Reader, State
     from batchgen.manifest import Batch, Manifest
 
+UNSEEN = Standing()
+"""Of a task the ledger knows nothing of."""
+
+
+class Fate(StrEnum):
+    """What a run does with a task."""
+
+    BUY = "buy"
+    LEAVE = "leave"
+    """It is final."""
+    GIVE_UP = "give_up"
+    """It was sent without an answer as often as the job dares."""
+    WAIT = "wait"
+    """The task it continues has no picture yet, and this run does not buy one."""
+    ORPHAN = "orphan"
+    """The task it continues is final without a picture."""
+
 
 def selected(
     job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> Iterator[tuple[Batch, list[tuple[int, State | None]]]]:
-    """The tasks a job is about, in manifest order: each batch with its indices and what the ledger knows."""
-    left = job.limit
-    for batch in manifest.batches():
-        chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
-        states = reader.states([batch.keys[index] for index in chosen]) if reader is not None else {}
-        yield batch, [(index, states.get(batch.keys[index])) for index in chosen]
-        if left is not None:
-            left -= len(chosen)
-            if left <= 0:
-                return
+) -> Iterator[tuple[Batch, list[tuple[int, State | None, Standing | None]]]]:
+    """
+    The tasks a job is about: each batch with its indices and what the ledger knows of them and their parents.
+
+    They come in manifest order, those that continue others after all that continue fewer: level by level.
+    """
+    for level in range(manifest.levels):
+        left = job.limit
+        # The first so many tasks are those of the whole manifest.
+        for batch in manifest.batches(level if manifest.levels > 1 and left is None else None):
+            chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
+            mine = (
+                [index for index in chosen if batch.depths[index] == level] if manifest.levels > 1 else chosen
+            )
+            keys = [batch.keys[index] for index in mine]
+            states = reader.states(keys) if reader is not None else {}
+            parents = _parents(batch, mine, reader) if level else repeat(None)
+            yield batch, [*zip(mine, map(states.get, keys), parents, strict=False)]
+            if left is not None:
+                left -= len(chosen)
+                if left <= 0:
+                    break
+
+
+def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[Standing]:
+    keys = [batch.parents[index] or "" for index in indices]
+    known = reader.standings([*dict.fromkeys(keys)]) if reader is not None else {}
+    return [known.get(key, UNSEEN) for key in keys]
+
+
+def fate(job: Job, state: State | None, parent: Standing | None = None, *, coming: bool = False) -> Fate:
+    """
+    What a run does with a task.
+
+    :param parent: what is known of the task it continues, if it does.
+    :param coming: whether the run buys that one first.
+    """
+    own = _own(job, state)
+    if parent is None:
+        return own
+    if coming:
+        return Fate.BUY
+    if parent.picture is None:
+        if own is not Fate.BUY:
+            return own
+        return Fate.WAIT if parent.status is Status.PENDING else Fate.ORPHAN
+    # Where it is not known which picture it continued, it is not paid for again.
+    changed = state is not None and state.parent_sha not in {None, parent.picture}
+    return Fate.BUY if changed else own
+
+
+def _own(job: Job, state: State | None) -> Fate:
+    if state is None or state.unsent or wanted_again(job, state):
+        return Fate.BUY
+    if state.status is not Status.PENDING:
+        return Fate.LEAVE
+    return Fate.GIVE_UP if _gives_up(job, state) else Fate.BUY
 
 
 def wanted_again(job: Job, state: State | None) -> bool:
@@ -36,11 +102,11 @@ def wanted_again(job: Job, state: State | None) -> bool:
     if state is None:
         return False
     if state.status is Status.PENDING:
-        return (job.again or job.retry_failed) and gives_up(job, state)
+        return (job.again or job.retry_failed) and _gives_up(job, state)
     return job.again or (job.retry_failed and state.status is not Status.SUCCEEDED)
 
 
-def gives_up(job: Job, state: State) -> bool:
+def _gives_up(job: Job, state: State) -> bool:
     """Whether a pending task was sent without an answer as often as the job dares."""
     most = 1 if job.on_uncertain is OnUncertain.SKIP else retry.RULES[ErrorClass.UNCERTAIN].most or 1
     return state.status is Status.PENDING and state.uncertain >= most

@@ -381,7 +381,7 @@ async def test_a_picture_left_by_a_dead_run_does_not_stand_for_words(ledger: Led
         assert [task.key for task in reader.unanswered()] == ["l"]
 
 
-async def test_a_task_knows_the_picture_it_was_made_from_until_another_answer_comes(
+async def test_a_task_knows_the_picture_it_is_made_from_until_it_is_asked_for_again(
     ledger: Ledger, path: Path
 ) -> None:
     def parent() -> object:
@@ -389,15 +389,11 @@ async def test_a_task_knows_the_picture_it_was_made_from_until_another_answer_co
             return connection.execute("SELECT parent_sha FROM tasks").fetchone()[0]
 
     for sha in ("a" * 64, "b" * 64, None):
-        await ledger.settle(
-            await started(ledger, "k"),
-            BOUGHT,
-            status=Status.SUCCEEDED,
-            counts=True,
-            in_credits=None,
-            now=4,
-            parent_sha=sha,
+        attempt = ledger.start(
+            key="k", row_id="k", stem="k", model="m", provider="p", reserved=None, now=2, parent_sha=sha
         )
+        await ledger.submitted(attempt, now=3)
+        await ledger.settle(attempt, BOUGHT, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4)
         assert parent() == sha
 
 

@@ -294,6 +294,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         about = f", about ${summary.left_usd:,.2f}" if summary.left_usd else ""
         what = "rows" if summary.for_words else "pictures"
         lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} {what}{about}")
+    if summary.waiting:
+        lines.append(f"waiting: {summary.waiting:,} rows, for rows they continue that this run was not about")
     if resume is None:
         return lines
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
@@ -312,7 +314,8 @@ def _foretold(found: Preview) -> str:
         what, words, each = "tasks", f" ({found.for_words:,} in words)", "one 1K picture or short answer"
     lines = [
         f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} {what}; nothing was sent",
-        f"  {found.done:,} done, {found.new:,} to buy{words}, {found.left_alone:,} failed for good",
+        f"  {found.done:,} done, {found.new:,} to buy{words}, {found.left_alone:,} failed for good"
+        + (f", {found.waiting:,} wait for rows this run is not about" if found.waiting else ""),
     ]
     if found.estimate_usd is None:
         lines.append("  cost unknown: the model has no known price")

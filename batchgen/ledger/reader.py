@@ -51,6 +51,26 @@ class State(Value, frozen=True, kw_only=True):
     status: Status
     uncertain: int = 0
     """Attempts so far that may have been billed without an answer."""
+    unsent: bool = False
+    """Whether it ended because nothing could be sent."""
+    parent_sha: str | None = None
+    """Of the picture it continues, as it was when it was last asked for."""
+
+
+class Standing(Value, frozen=True, kw_only=True):
+    """What the ledger knows of a task that others continue."""
+
+    id: str = ""
+    status: Status = Status.PENDING
+    picture: str | None = None
+    """The sha256 of its picture, if it has succeeded with one."""
+
+
+class Said(Value, frozen=True, kw_only=True):
+    """What a task was answered."""
+
+    text: str
+    images: tuple[Image, ...]
 
 
 class Unanswered(Value, frozen=True, kw_only=True):
@@ -170,17 +190,43 @@ class Reader:
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
-            "SELECT key, status, uncertain FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
+            "SELECT key, status, uncertain,"
+            " status = 'failed' AND error_class IN ('parent_failed', 'reference'), parent_sha"
+            " FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
             (_list(keys),),
         )
-        shared: dict[tuple[str, int], State] = {}
+        shared: dict[tuple[object, ...], State] = {}
         found = {}
-        for key, status, uncertain in rows:
-            state = shared.get((status, uncertain))
+        for key, status, uncertain, unsent, parent_sha in rows:
+            state = shared.get((status, uncertain, unsent, parent_sha))
             if state is None:
-                state = shared[status, uncertain] = State(status=Status(status), uncertain=uncertain)
+                state = shared[status, uncertain, unsent, parent_sha] = State(
+                    status=Status(status), uncertain=uncertain, unsent=bool(unsent), parent_sha=parent_sha
+                )
             found[key] = state
         return found
+
+    @told
+    def standings(self, keys: Sequence[str]) -> dict[str, Standing]:
+        """What is known of tasks that others continue; those the ledger has never seen are left out."""
+        rows = self._connection.execute(
+            "SELECT key, id, status, CASE status WHEN 'succeeded' THEN images ->> '$[#-1].sha256' END"
+            " FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
+            (_list(keys),),
+        )
+        return {
+            key: Standing(id=row_id, status=Status(status), picture=picture)
+            for key, row_id, status, picture in rows
+        }
+
+    @told
+    def said(self, keys: Sequence[str]) -> dict[str, Said]:
+        """What these tasks were answered; those the ledger has never seen are left out."""
+        rows = self._connection.execute(
+            "SELECT key, ifnull(text, ''), images FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
+            (_list(keys),),
+        )
+        return {key: Said(text=text, images=pictures(images)) for key, text, images in rows}
 
     @told
     def results(self, keys: Sequence[str]) -> list[Result | None]:

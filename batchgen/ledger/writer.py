@@ -16,7 +16,7 @@ import msgspec
 from batchgen.errors import StorageError
 from batchgen.ledger.ballast import Ballast
 from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
-from batchgen.records import ErrorClass, Expect, Outcome, Status, UsageQuality
+from batchgen.records import ErrorClass, Expect, Outcome, Status, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -70,6 +70,16 @@ class _Ticket(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._values[0]
+
+
+class Orphan(Value, frozen=True, kw_only=True):
+    """A task for which nothing can be sent: what it continues has no picture."""
+
+    key: str
+    row_id: str
+    stem: str
+    model: str
+    message: str
 
 
 class Attempt:
@@ -224,6 +234,27 @@ class Ledger:
             )
         )
 
+    async def orphan(self, tasks: Sequence[Orphan], *, provider: str, now: int) -> None:
+        """End tasks without an attempt: what they continue has no picture."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for task in tasks:
+                claim(
+                    connection,
+                    key=task.key,
+                    row_id=task.row_id,
+                    stem=task.stem,
+                    model=task.model,
+                    provider=provider,
+                )
+                connection.execute(
+                    "UPDATE tasks SET status = 'failed', error_class = 'parent_failed', error_message = ?,"
+                    " images = NULL, text = NULL, finish_reason = NULL, finished_at = ? WHERE key = ?",
+                    (task.message, now, task.key),
+                )
+
+        await self._commit(write)
+
     def start(
         self,
         *,
@@ -235,17 +266,28 @@ class Ledger:
         reserved: Decimal | None,
         now: int,
         expect: Expect = Expect.IMAGE,
+        parent_sha: str | None = None,
     ) -> Attempt:
         """
-        Note the intent to send a request and claim the file name for its task.
+        Note the intent to send a request and claim the file name for its task, which is pending from now on.
 
         It goes to disk with the next commit, at the latest with its own `submitted`: before that nothing has
         left, and a request nobody sent needs no trace.
+
+        :param parent_sha: sha256 of the picture that is continued; here and not with the outcome, so that it
+            is known of a picture that outlives a crash, too.
         """
 
         def write(connection: sqlite3.Connection) -> tuple[int, str]:
             claimed = claim(
-                connection, key=key, row_id=row_id, stem=stem, model=model, provider=provider, expect=expect
+                connection,
+                key=key,
+                row_id=row_id,
+                stem=stem,
+                model=model,
+                provider=provider,
+                expect=expect,
+                parent_sha=parent_sha,
             )
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
@@ -274,7 +316,6 @@ class Ledger:
         counts: bool,
         in_credits: Decimal | None,
         now: int,
-        parent_sha: str | None = None,
     ) -> None:
         """
         Note what an attempt came to and where its task stands now, in one transaction.
@@ -282,13 +323,10 @@ class Ledger:
         :param status: `PENDING` while the task will be tried again.
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
-        :param parent_sha: the hash of the picture that the task was made from, where it continues another.
         """
         values = _values(outcome, status=status, counts=counts, in_credits=in_credits, now=now)
         await self._commit(
-            lambda connection: _settle(
-                connection, {**values, "parent_sha": parent_sha, "attempt": attempt.id, "key": attempt.key}
-            )
+            lambda connection: _settle(connection, {**values, "attempt": attempt.id, "key": attempt.key})
         )
 
     async def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -344,13 +382,21 @@ def claim(
     model: str,
     provider: str,
     expect: Expect = Expect.IMAGE,
+    parent_sha: str | None = None,
 ) -> str:
-    """The file name of a task: the one it has, or a free one for good, unique where case folds too."""
+    """
+    The file name of a task: the one it has, or a free one for good, unique where case folds too.
+
+    It is pending from now on. Attempts without an answer are held against it as long as it is the same
+    request: not from before it was final, nor of another parent's picture.
+    """
     known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
     if known is not None:
         connection.execute(
-            "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ? WHERE key = ?",
-            (row_id, model, provider, expect, key),
+            "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ?,"
+            " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
+            " parent_sha = ? WHERE key = ?",
+            (row_id, model, provider, expect, parent_sha, parent_sha, key),
         )
         return str(known[0])
     free, salt = stem, 0
@@ -358,8 +404,9 @@ def claim(
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
     connection.execute(
-        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, fold(free), model, provider, expect),
+        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect, parent_sha)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (key, row_id, free, fold(free), model, provider, expect, parent_sha),
     )
     return free
 
@@ -424,7 +471,7 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
           billed = coalesce(billed + :billed, billed, :billed),
           credits = coalesce(credits + :credits, credits, :credits),
           images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
-          parent_sha = :parent_sha, finish_reason = :finish_reason, error_class = :error_class,
+          finish_reason = :finish_reason, error_class = :error_class,
           error_message = :error_message, request_id = :request_id,
           started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency
         WHERE key = :key
@@ -442,7 +489,7 @@ def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) 
     )
     connection.executemany(
         "UPDATE tasks SET status = 'succeeded', images = :images, error_class = NULL, error_message = NULL,"
-        " text = NULL, reasoning = NULL, tool_calls = NULL, parent_sha = NULL,"
+        " text = NULL, reasoning = NULL, tool_calls = NULL,"
         " finish_reason = NULL, request_id = NULL, latency = NULL, finished_at = :now,"
         " uncertain = max(0, uncertain - 1), quality = max(quality, :quality) WHERE key = :key",
         values,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from batchgen.errors import InputError
 from batchgen.manifest import tables
+from batchgen.manifest.ancestry import Ancestry
 from batchgen.manifest.asked import shape, unfit
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.reading import Reading
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 
     from batchgen.records import Reference
 
-__all__ = ["PARSERS", "Batch", "Manifest", "Reading", "read", "read_ids", "shape", "stated", "unfit"]
+__all__ = [
+    "PARSERS",
+    "Ancestry",
+    "Batch",
+    "Manifest",
+    "Reading",
+    "read",
+    "read_ids",
+    "shape",
+    "stated",
+    "unfit",
+]
 
 
 def read(
@@ -47,14 +59,16 @@ def read(
     with tables.opened(source, stdin, problems) as table:
         rows = Rows(table.schema, reading, problems, look)
         problems.stop()
-        identified = rows.id_column is not None
-        with Draft(snapshot, rows.schema, identified=identified) as draft:
+        identified, chained = rows.id_column is not None, rows.parent_column is not None
+        with Draft(snapshot, rows.schema, identified=identified, chained=chained) as draft:
             for batch in table.batches:
                 for part in rows.normalise(batch):
                     draft.add(part)
             draft.close()
             if not draft.rows and not problems:
                 problems.add("the table has no rows")
+            if rows.parent_column is not None:
+                draft.check_parents(rows.parent_column, problems)
             if rows.id_column is not None:
                 draft.check_ids(rows.id_column, _other_ids(table.schema.names), problems)
             problems.stop()

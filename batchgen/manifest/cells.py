@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _WHOLE: Final = r"^[0-9]{1,9}(\.0+)?$"
 _REAL: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
+_NAMES: Final = {"id", "parent", "image_size"}
+"""Columns whose cells may look like whole numbers, and are texts."""
 _WORDS: Final = {"prompt", "system", "model"}
 """Columns whose cells are text and no number or table."""
 _STRUCTURED: Final = {
@@ -95,8 +97,8 @@ class Cells:
     def _check_type(self, ours: str, kind: pa.DataType) -> None:
         if is_text(kind) or pa.types.is_null(kind):
             return
-        fits = {"id": pa.types.is_integer, "image_size": pa.types.is_integer}.get(ours, lambda _: False)(kind)
-        wanted = "text or whole numbers" if ours in {"id", "image_size"} else "text"
+        fits = ours in _NAMES and pa.types.is_integer(kind)
+        wanted = "text or whole numbers" if ours in _NAMES else "text"
         if ours in RANGES:
             fits = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
             wanted = "numbers"

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from batchgen.records import Reference
 
 COLUMNS: Final = (
-    *("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens"),
+    *("id", "prompt", "variants", "system", "model", "temperature", "top_p", "max_tokens", "parent"),
     *asked.COLUMNS,
 )
-"""Ours. Every other column of a manifest is carried to the results."""
+"""Ours. Every other column of a manifest is carried to the results; so is `parent`, to join them by."""
 CARRIED: Final = "carried:"
 DIGEST: Final = 16
 """Bytes of a content's hash."""
@@ -77,7 +77,7 @@ class Rows:
         self._template = self._parse(reading.template)
         self._name = self._parse(reading.name) or Template("{id}")
         self._used = self._find_used()
-        unused = set(self._ours.values())
+        unused = set(self._ours.values()) - {self.parent_column}
         self._carried = [name for name in table.names if name not in unused]
         self._cells = Cells(table, self._ours, problems)
         self._asking = asked.Asking(self._cells, reading, problems, look)
@@ -86,14 +86,19 @@ class Rows:
     def schema(self) -> pa.Schema:
         """Of the batches `normalise` gives."""
         carried = [self._table.field(name).remove_metadata() for name in self._carried]
-        return pa.schema(
-            [*SCHEMA, *self._asking.fields, *(field.with_name(CARRIED + field.name) for field in carried)]
-        )
+        parent = [pa.field("parent", pa.string())] if self.parent_column is not None else []
+        own = [*SCHEMA, *self._asking.fields, *parent]
+        return pa.schema([*own, *(field.with_name(CARRIED + field.name) for field in carried)])
 
     @property
     def id_column(self) -> str | None:
         """The file's name for the column of ids, if it has one."""
         return self._ours.get("id")
+
+    @property
+    def parent_column(self) -> str | None:
+        """The file's name for the column of parents, if it has one."""
+        return self._ours.get("parent")
 
     def normalise(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         """Check a batch and give it as the snapshot has it, in stretches of bounded size."""
@@ -130,6 +135,7 @@ class Rows:
         }
         names = [*SCHEMA.names, *(field.name for field in self._asking.fields)]
         columns = [spread(ours[name], batch.num_rows) for name in names]
+        columns += [self._cells.text(batch, "parent")] if self.parent_column is not None else []
         columns += [batch.column(name) for name in self._carried]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
@@ -168,6 +174,12 @@ class Rows:
             hint = _other_separator(self._table.names) or nearest("prompt", self._table.names)
             self._problems.add(
                 f"no column 'prompt'{hint}; the file has {names}; --column prompt=NAME names it"
+            )
+        if "parent" in found and "id" not in found:
+            self._problems.add(
+                "it names the rows that are continued by their ids, and there is no column 'id';"
+                " --column id=NAME names it, and a column that means something else needs another name",
+                column=found["parent"],
             )
         return found
 

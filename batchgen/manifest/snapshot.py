@@ -8,6 +8,7 @@ manifest meanwhile changes nothing.
 from __future__ import annotations
 
 import contextlib
+import sys
 from array import array
 from bisect import bisect_left, insort
 from functools import cached_property
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from batchgen.errors import StorageError
 from batchgen.manifest.asked import COLUMNS as ASKED
+from batchgen.manifest.chains import FIELDS, MOST, Chains
 from batchgen.manifest.problems import KEPT, quoted
 from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
 from batchgen.manifest.sorting import ordered, repeated, temporary
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
 _TASKS: Final = b"batchgen:tasks"
+_LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
 _ONE: Final = pa.scalar(1, pa.int32())
 
@@ -64,6 +67,34 @@ class Batch:
     def models(self) -> list[str]:
         """The model each task is sent to."""
         return self._rows.column("model").to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def depths(self) -> list[int]:
+        """How many rows each task's row continues; where the manifest has parents."""
+        return self._rows.column("depth").to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def places(self) -> list[int]:
+        """Which of all tasks each one is, counted from 0; where the manifest has parents."""
+        return pc.add(self._rows.column("place"), pc.subtract(self._variants, 1)).to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def parents(self) -> list[str | None]:
+        """The key of the task each one continues; where the manifest has parents."""
+        variants = self._parent_variants.cast(pa.string())
+        keys = pc.binary_join_element_wise(self._rows.column("parent_key"), variants, "-")
+        return keys.to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def parent_places(self) -> list[int | None]:
+        """Which of all tasks those are."""
+        first = self._rows.column("parent_place")
+        return pc.add(first, pc.subtract(self._parent_variants, 1)).to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def parent_rows(self) -> list[int | None]:
+        """Their rows, counted from 0."""
+        return self._rows.column("parent").to_pylist()  # type: ignore[no-any-return]
 
     def task(self, index: int) -> Task:
         """The `index`-th task of this batch."""
@@ -122,6 +153,10 @@ class Batch:
         return [name for name in _TASK_COLUMNS if self._rows.schema.get_field_index(name) >= 0]
 
     @cached_property
+    def _parent_variants(self) -> pa.Array:
+        return pc.min_element_wise(self._variants, self._rows.column("parent_variants"), skip_nulls=False)
+
+    @cached_property
     def _keys(self) -> pa.Array:
         occurrence = self._rows.column("occurrence").cast(pa.string())
         return pc.binary_join_element_wise(self._digests, occurrence, self._variants.cast(pa.string()), "-")
@@ -171,21 +206,28 @@ class Manifest:
     def __init__(self, path: Path) -> None:
         """Raise `StorageError` if there is no readable snapshot at `path`."""
         self.path = path
-        with _told(path), pq.ParquetFile(path) as file:
+        with told(path), pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             self.rows: int = file.metadata.num_rows
-            stated = (file.metadata.metadata or {}).get(_TASKS)
+            said = file.metadata.metadata or {}
+            stated = said.get(_TASKS)
         if stated is None:
             raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
         self.tasks = int(stated)
+        self.levels = int(said.get(_LEVELS, b"1"))
+        """Rows of the longest chain; 1 where no row continues another."""
         carried = [field for field in schema if field.name.startswith(CARRIED)]
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
         )
 
-    def batches(self) -> Iterator[Batch]:
-        """All tasks in the order of the manifest, at most 8192 at a time."""
-        for rows in _groups(self.path):
+    def batches(self, depth: int | None = None) -> Iterator[Batch]:
+        """
+        All tasks in the order of the manifest, at most 8192 at a time.
+
+        :param depth: those alone whose row continues so many others; where the manifest has parents.
+        """
+        for rows in _groups(self.path, depth=depth):
             yield from _expand(rows, self.carried)
 
 
@@ -214,7 +256,7 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Whatever Arrow or the disk says about the snapshot, as a message with its path."""
     try:
         yield
@@ -222,14 +264,23 @@ def _told(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: the copy of the manifest cannot be written or read: {error}") from error
 
 
-def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def _groups(
+    path: Path, columns: list[str] | None = None, *, depth: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """The row groups of a snapshot, one at a time; all columns, or some in the given order."""
     with contextlib.ExitStack() as stack:
-        with _told(path):
+        with told(path):
             file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
         for index in range(file.num_row_groups):
-            with _told(path):
+            with told(path):
+                wanted = None
+                if depth is not None:
+                    depths = file.read_row_group(index, ["depth"], use_threads=False).column(0)
+                    wanted = pc.equal(depths, depth)
+                    if not pc.any(wanted).as_py():
+                        continue
                 group = file.read_row_group(index, columns, use_threads=False)
+                group = group if wanted is None else group.filter(wanted)
                 batches = group.select(columns or group.column_names).combine_chunks().to_batches()
             yield from batches
 
@@ -239,23 +290,32 @@ class Draft:
     A snapshot in the making: a temporary file beside its place, gone again unless `publish` is reached.
 
     It is the snapshot itself if every row's content is there once; otherwise its rows are numbered when the
-    last one is known. What is held in memory is eight bytes a row for its content and eight for its id.
+    last one is known. What is held in memory is eight bytes a row for its content and eight for its id, and
+    what `Chains` holds.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, identified: bool) -> None:
-        """:param identified: whether the rows bring ids."""
+    def __init__(self, path: Path, schema: pa.Schema, *, identified: bool, chained: bool) -> None:
+        """
+        Begin a file beside `path`.
+
+        :param identified: whether the rows bring ids.
+        :param chained: whether they bring the ids of their parents, in a column `parent`.
+        """
         self._path = path
         self._identified = identified
-        self._schema = schema.append(pa.field("occurrence", pa.int32()))
+        self._chains = Chains() if chained else None
+        self._schema = pa.schema(
+            [*(field for field in schema if field.name != "parent"), pa.field("occurrence", pa.int32())]
+        )
         self._contents = array("Q")
         self._ids = array("q")
         self._tasks = 0
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with contextlib.ExitStack() as files, _told(self._path):
+        with contextlib.ExitStack() as files, told(self._path):
             self._file = temporary(self._path, files)
-            self._writer = self._open(self._file, files)
+            self._writer = self._open(self._file, self._schema, files)
             self._files = files.pop_all()
         return self
 
@@ -264,11 +324,11 @@ class Draft:
     ) -> None:
         self._files.close()
 
-    def _open(self, path: Path, files: contextlib.ExitStack) -> pq.ParquetWriter:
+    def _open(self, path: Path, schema: pa.Schema, files: contextlib.ExitStack) -> pq.ParquetWriter:
         """A writer of rows with their occurrence. Left half-way, it is closed without a word."""
         writer = pq.ParquetWriter(
             path,
-            self._schema,
+            schema,
             compression="snappy",
             use_dictionary=_REPEATED,
             write_statistics=False,
@@ -277,7 +337,8 @@ class Draft:
         return writer
 
     def _close(self, writer: pq.ParquetWriter) -> None:
-        writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks)})
+        levels = 1 if self._chains is None else self._chains.levels
+        writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)})
         writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -287,7 +348,10 @@ class Draft:
         if self._identified:
             self._ids.extend(map(hash, batch.column("id").to_pylist()))
         self._tasks += pc.sum(batch.column("variants")).as_py() or 0
-        with _told(self._path):
+        if self._chains is not None:
+            self._chains.add(batch)
+            batch = batch.drop_columns(["parent"])
+        with told(self._path):
             self._writer.write_batch(batch.append_column("occurrence", pa.repeat(_ONE, batch.num_rows)))
         # Arrow's allocator keeps what is freed: 30 MB in a million rows.
         pa.default_memory_pool().release_unused()
@@ -299,7 +363,7 @@ class Draft:
 
     def close(self) -> None:
         """No row is added any more."""
-        with _told(self._path):
+        with told(self._path):
             self._close(self._writer)
 
     def check_ids(self, column: str, hint: str, problems: Problems) -> None:
@@ -311,7 +375,7 @@ class Draft:
         first: list[tuple[int, int, str]] = []
         count = 0
         chosen = (batch.drop_null() for batch in self._chosen(found, ["id"]))
-        with _told(self._path):
+        with told(self._path):
             for _, again in _in_groups(ordered(chosen, self._path)):
                 _, original = next(again)
                 for text, row in again:
@@ -323,42 +387,97 @@ class Draft:
             message = f"id {quoted(text)} is also that of row {problems.row(original)}; ids are unique{hint}"
             problems.add(message, row=problems.row(row), column=column)
 
+    def check_parents(self, column: str, problems: Problems) -> None:
+        """Note every row whose parent is no row, or that can never come to its turn; before `check_ids`."""
+        chains = self._chains
+        if chains is None or not chains:
+            self._chains = None  # a column without a cell is none
+            return
+        chains.resolve(self._ids)
+        unknown, circular = chains.unknown(), [*chains.circular()]
+        with told(self._path):
+            for row, cell in self._cells(unknown[:KEPT], CARRIED + column):
+                message = f"no row has the id {quoted(cell)}; name one, or leave the cell empty"
+                problems.add(message, row=problems.row(row), column=column)
+        for row, length in circular[:KEPT]:
+            way = (
+                f" in a circle of {length} rows; leave one of their cells"
+                if length > 1
+                else "; leave the cell"
+            )
+            problems.add(f"the row continues itself{way} empty", row=problems.row(row), column=column)
+        deep = chains.deep() if not circular else array("I")
+        for row in deep[:KEPT]:
+            message = f"more than {MOST} rows that continue one another; begin anew somewhere between"
+            problems.add(message, row=problems.row(row), column=column)
+        for found in (unknown, circular, deep):
+            problems.count(len(found) - KEPT)
+
+    def _cells(self, rows: array[int], column: str) -> Iterator[tuple[int, str]]:
+        for batch in self._chosen(rows, [column]):
+            cells = texts(batch.column(0), self._schema.field(column))
+            yield from zip(batch.column("row").to_pylist(), cells.to_pylist(), strict=True)
+
     def publish(self) -> None:
         """Number the rows of equal content and put the snapshot in its place."""
-        found = repeated(self._contents)
-        count = len(self._contents)
-        self._contents = array("Q")
-        with _told(self._path):
-            if found:
-                self._number(self._occurrences(found, count))
+        contents, self._contents = self._contents, array("Q")
+        numbers = array("i", [1]) * len(contents)
+        with told(self._path):
+            if self._chains is not None:
+                self._link(self._chains, contents, numbers)
+                self._rewrite(numbers)
+            elif found := repeated(contents):
+                del contents
+                self._count(found, numbers)
+                self._rewrite(numbers)
             self._file.replace(self._path)
 
-    def _occurrences(self, found: array[int], count: int) -> array[int]:
+    def _link(self, chains: Chains, contents: array[int], numbers: array[int]) -> None:
+        """Number the rows generation by generation: what a row sends is told by its parent's number, too."""
+        for depth, rows in enumerate(chains.generations()):
+            for row in rows if depth else ():
+                digest = chains.link(row, numbers)
+                contents[row] = int.from_bytes(digest[:8], sys.byteorder)
+            found = repeated(array("Q", (contents[row] for row in rows)))
+            if found:
+                self._count(array("I", (rows[place] for place in found)), numbers)
+
+    def _count(self, found: array[int], numbers: array[int]) -> None:
         """
-        Which occurrence of its content each row is.
+        Set which occurrence of its content each of these rows is.
 
         They are counted by id, shorter ones first, so that a row appended with the next number changes none
         of those before it; without ids, by a hash of all cells; where those agree too, the rows are the same.
         """
         carried = [name for name in self._schema.names if name.startswith(CARRIED)]
         names = ["digest", "id", *(() if self._identified else ("variants", "name", *carried))]
-        numbers = array("i", [1]) * count
-        for _, same in _in_groups(ordered(map(_order, self._chosen(found, names)), self._path)):
+        chosen = map(self._digested, self._chosen(found, names))
+        for _, same in _in_groups(ordered(map(_order, chosen), self._path)):
             for number, cells in enumerate(same, start=1):
                 numbers[cells[-1]] = number
-        return numbers
 
-    def _number(self, numbers: array[int]) -> None:
-        """Write the file anew, with the occurrences in it."""
+    def _digested(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same rows, with the digests that their parents are part of."""
+        if self._chains is None:
+            return batch
+        digests = map(self._chains.digest, batch.column("row").to_pylist())
+        return batch.set_column(0, "digest", pa.array(digests, pa.binary(DIGEST)))
+
+    def _rewrite(self, numbers: array[int]) -> None:
+        """Write the file anew, with the occurrences in it, and what is known of chains."""
+        chains = self._chains
+        schema = self._schema if chains is None else pa.schema([*self._schema, *FIELDS])
         former, self._file = self._file, temporary(self._path, self._files)
-        writer = self._open(self._file, self._files)
+        writer = self._open(self._file, schema, self._files)
         start = 0
         for batch in _groups(former):
             stop = start + batch.num_rows
-            place = batch.schema.get_field_index("occurrence")
-            writer.write_batch(
-                batch.set_column(place, "occurrence", pa.array(numbers[start:stop], pa.int32()))
-            )
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            columns["occurrence"] = pa.array(numbers[start:stop], pa.int32())
+            if chains is not None:
+                columns["digest"] = chains.digests(start, stop)
+                columns |= zip(FIELDS.names, chains.columns(start, stop, numbers), strict=True)
+            writer.write_batch(pa.RecordBatch.from_arrays([*columns.values()], schema=schema))
             start = stop
         self._close(writer)
 
