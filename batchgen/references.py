@@ -74,7 +74,9 @@ class References:
             if found is None:
                 data = self._data(reference.source)
                 if sha256(data).hexdigest() != reference.sha256:
-                    raise InputError(f"{reference.source} was changed after the run had begun; run again")
+                    raise InputError(
+                        f"{reference.source} is no longer the picture that was looked at; run again"
+                    )
                 found = self._keep(reference.source, data)
             self._kept.move_to_end(reference.source)
             return Attached(mime=reference.mime, base64=found)

@@ -110,7 +110,7 @@ class Tree(Nights):
         """How many requests there were, for these prompts."""
         return sum(one.prompt in prompts for one in self.endpoint.log)
 
-    def check(self, *, whole: bool = True) -> None:
+    def check(self, *, whole: bool = True, once: bool = True) -> None:
         """Hold table, ledger and the endpoint's log against each other."""
         table = {(row["id"], row["variant"]): row for row in self.table()}
         seen = {(one.prompt, one.said, one.pictures) for one in self.endpoint.log}
@@ -127,11 +127,12 @@ class Tree(Nights):
                 assert (row["prompt"], before, (self.picture(above),)) in seen, row["id"]
             if above["status"] not in {"succeeded", "pending"}:
                 assert (row["error_class"], row["attempts"]) == ("parent_failed", 0), row["id"]
-        self.nothing_is_bought_twice()
+        if once:
+            self.nothing_is_bought_twice()
 
     def picture(self, row: Mapping[str, Any]) -> bytes:
         """A row's picture, which is the one that was recorded."""
-        data = (self.directory / row["file_name"]).read_bytes()
+        data: bytes = (self.directory / row["file_name"]).read_bytes()
         assert sha256(data).hexdigest() == row["images"][-1]["sha256"]
         return data
 
@@ -324,12 +325,10 @@ def test_a_run_that_buys_all_anew_does_so_once_each_and_in_order(memory: Path) -
     tree.run()
     assert tree.run(again=True, concurrency=4).bought == 60
     assert tree.run().requests == 0
+    tree.check(once=False)
     assert Counter(one.prompt for one in tree.endpoint.log) == Counter(
         {prompt: 2 for _, prompt, _ in levels(20)}
     )
-    current = {row["id"]: (tree.directory / row["file_name"]).read_bytes() for row in tree.table()}
-    latest = {one.prompt: one.pictures for one in tree.endpoint.log}
-    assert all(latest[prompt] == (current[parent],) for _, prompt, parent in levels(20) if parent)
 
 
 @pytest.mark.virtual_time
@@ -348,7 +347,7 @@ def test_a_lost_picture_sends_nothing_and_comes_back_with_all_that_hangs_on_it(m
     picture.unlink()
     verify(tree.directory, repair=True)
     assert tree.run().bought == 2
-    tree.check()
+    tree.check(once=False)
 
 
 # What a run is about
