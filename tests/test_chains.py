@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import msgspec
 import pybase64
 import pytest
@@ -24,12 +25,14 @@ from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen import plan
 from batchgen.errors import ManifestError
+from batchgen.feed import Feed
 from batchgen.job import LEDGER, MANIFEST
+from batchgen.ledger import Ledger, Reader
 from batchgen.simulator import Endpoint, Faults, Reply, Settings
 from batchgen.simulator.paint import prompt_key, prompt_mark
 from batchgen.verify import verify
 from tests.chaos import Killed, Life, _Line, _Loop
-from tests.nights import Nights
+from tests.nights import Nights, inline
 from tests.test_end_to_end import simulator
 from tests.test_kills import command, finished
 
@@ -245,6 +248,33 @@ def test_a_variant_continues_its_own_number_or_the_last_one_there_is(memory: Pat
     assert Counter(nights) == {made["a", 1]: 1, made["a", 2]: 3}
     (banner,) = (one for one in tree.endpoint.log if one.prompt == "banner")
     assert sha256(banner.pictures[0]).hexdigest() == made["b", 1]
+
+
+@pytest.mark.virtual_time
+async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path) -> None:
+    lines = [f"b{n},night {n},a\n" for n in range(100)]
+    manifest = read(tmp_path, "id,prompt,parent\na,base,\n" + "".join(lines))
+    job = jobs.resolve(str(tmp_path / "table.csv"), {"provider": "simulator"})
+    path = tmp_path / LEDGER
+    with closing(Ledger(path, blocking=inline)) as ledger, closing(Reader(path)) as reader:
+        feed = Feed(
+            job,
+            manifest,
+            reader,
+            None,
+            ledger=ledger,
+            provider="simulator",
+            root=tmp_path,
+            room=8,
+            blocking=inline,
+            now=lambda: 0,
+        )
+        offers = feed.offers()
+        assert (await anext(offers)).task.id == "a"
+        with anyio.move_on_after(10) as patience:
+            await anext(offers)
+        assert patience.cancelled_caught, "they all wait for the first one"
+        assert (feed._held, len(feed._busy)) == (8, 9)
 
 
 # What fails, and what is bought anew
