@@ -90,7 +90,7 @@ class References:
         except InputError as cause:
             raise InputError(f"{reference.source}: {cause}") from cause
         if sha256(data).hexdigest() != reference.sha256:
-            raise InputError(f"{reference.source} was changed after the run had begun; run again")
+            raise InputError(f"{reference.source} is no longer the picture that was looked at; run again")
         return data
 
     def _data(self, path: str) -> bytes:
