@@ -228,17 +228,18 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
 
 def _fates(
     job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> tuple[Counter[str], Counter[Kind]]:
+) -> tuple[Counter[str], dict[Kind, int]]:
     """How many tasks meet which fate, and how many of each kind are to be bought."""
     counts: Counter[str] = Counter()
-    kinds: Counter[Kind] = Counter()
+    models: dict[Expect, Counter[str]] = {expect: Counter() for expect in Expect}
+    pictures, words = models[Expect.IMAGE], models[Expect.TEXT]
     for batch, chosen in selected(job, manifest, reader, only):
-        asked = [*zip(batch.models, batch.expects, strict=True)]
+        asked, expects = batch.models, batch.expects
         for index, state in chosen:
             fate = _fate(job, state)
             counts[fate] += 1
-            kinds[asked[index]] += fate == "new"
-    return counts, kinds
+            (words if expects[index] is Expect.TEXT else pictures)[asked[index]] += fate == "new"
+    return counts, {(name, expect): count for expect in Expect for name, count in models[expect].items()}
 
 
 def _pictures(kinds: Mapping[Kind, int]) -> int:
