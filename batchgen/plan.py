@@ -242,16 +242,17 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
 
 def _fates(
     job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> tuple[Counter[str], Counter[Kind]]:
+) -> tuple[Counter[str], dict[Kind, int]]:
     """How many tasks meet which fate, and how many of each kind are to be bought."""
     counts: Counter[str] = Counter()
-    kinds: Counter[Kind] = Counter()
+    models: dict[Expect, Counter[str]] = {expect: Counter() for expect in Expect}
+    pictures, words = models[Expect.IMAGE], models[Expect.TEXT]
     coming, lost = bytearray(), bytearray()
     if manifest.levels > 1:
         # What becomes of a row hangs on what becomes of the one it continues: two bytes a task.
         coming, lost = bytearray(manifest.tasks), bytearray(manifest.tasks)
     for batch, chosen in selected(job, manifest, reader, only):
-        asked = [*zip(batch.models, batch.expects, strict=True)]
+        asked, expects = batch.models, batch.expects
         for index, state, standing in chosen:
             parent, comes = standing, False
             if parent is not None and (place := batch.parent_places[index]) is not None:
@@ -259,11 +260,11 @@ def _fates(
                 parent = _LOST if lost[place] else parent
             what = fate(job, state, parent, coming=comes)
             counts[_told(what, state)] += 1
-            kinds[asked[index]] += what is Fate.BUY
+            (words if expects[index] is Expect.TEXT else pictures)[asked[index]] += what is Fate.BUY
             if coming:
                 coming[batch.places[index]] = what is Fate.BUY
                 lost[batch.places[index]] = what in {Fate.GIVE_UP, Fate.ORPHAN}
-    return counts, kinds
+    return counts, {(name, expect): count for expect in Expect for name, count in models[expect].items()}
 
 
 def _pictures(kinds: Mapping[Kind, int]) -> int:

@@ -12,6 +12,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -337,25 +338,22 @@ def _lines(
 
 def _field(name: str, kind: pa.DataType) -> Callable[[Sequence[Result | None]], pa.Array]:
     """A column straight from the result's field; null where the ledger has never seen the task."""
-    return lambda results: pa.array(
-        [None if result is None else getattr(result, name) for result in results], kind
-    )
+    cell = attrgetter(name)
+    return lambda results: pa.array([None if result is None else cell(result) for result in results], kind)
 
 
 def _sum(name: str) -> Callable[[Sequence[Result | None]], pa.Array]:
     """A column of counts; nothing was used where the ledger has never seen the task."""
-    return lambda results: pa.array(
-        [0 if result is None else getattr(result, name) for result in results], SCHEMA.field(name).type
-    )
+    cell, kind = attrgetter(name), SCHEMA.field(name).type
+    return lambda results: pa.array([0 if result is None else cell(result) for result in results], kind)
 
 
 def _money(name: str, kind: pa.DataType) -> Callable[[Sequence[Result | None]], pa.Array]:
     """The ledger's integers, reinterpreted: a decimal is an integer and the place of its point."""
+    of_integers = _field(name, pa.int64())
 
     def column(results: Sequence[Result | None]) -> pa.Array:
-        whole = pa.array(
-            [None if result is None else getattr(result, name) for result in results], pa.int64()
-        )
+        whole = of_integers(results)
         return pa.Array.from_buffers(kind, len(whole), whole.cast(pa.decimal128(19, 0)).buffers())
 
     return column
@@ -416,6 +414,9 @@ _OWN: Mapping[str, Callable[[Sequence[Result | None]], pa.Array]] = {
 }
 
 
+_SUMS = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens", "cost", "wasted")
+
+
 class _Adding:
     """Sums in the making."""
 
@@ -423,19 +424,18 @@ class _Adding:
         self.for_words = self.wrong_size = 0
         self._in_words = 0
         self._tasks: dict[str, int] = dict.fromkeys(Status, 0)
-        self._sums = dict.fromkeys(
-            ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens", "cost", "wasted"), 0
-        )
+        self._sums = dict.fromkeys(_SUMS, 0)
         self._unpriced = 0
 
     def add(self, results: Sequence[Result | None]) -> None:
+        for name in _SUMS:
+            cell = attrgetter(name)
+            self._sums[name] += sum(cell(result) or 0 for result in results if result is not None)
         for result in results:
             if result is None:
                 self._tasks[Status.PENDING] += 1
                 continue
             self._tasks[result.status] += 1
-            for name in self._sums:
-                self._sums[name] += getattr(result, name) or 0
             self._in_words += result.status == Status.SUCCEEDED and not result.images
             self._unpriced += result.cost is None and result.total_tokens > 0
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from batchgen import results
 from batchgen.cli import cli
+from batchgen.records import Status
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -82,6 +84,13 @@ def test_the_readme_s_python_runs(clone: Path) -> None:
             check=False,
         )
         assert found.returncode == 0, f"block {number}: {found.stderr}"
+
+
+def test_the_readme_names_columns_that_the_table_has() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = text[text.index("The table has, among others") : text.index("and your own columns")]
+    assert len(named := re.findall(r"`([a-z_0-9]+)`", told)) > 20
+    assert set(named) <= {*results.SCHEMA.names, *Status}
 
 
 def test_the_readme_s_flags_exist() -> None:

@@ -9,7 +9,6 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from batchgen import disk, plan
@@ -17,7 +16,6 @@ from batchgen import job as jobs
 from batchgen.cli import cli
 from batchgen.cli.running import _foretold, _told
 from batchgen.inspection import Kind
-from batchgen.manifest import Manifest
 from batchgen.simulator import Endpoint, Faults, Settings
 from batchgen.simulator.paint import thumbnail
 from batchgen.simulator.reply import Ending, Reply
@@ -67,22 +65,6 @@ class Talking(Endpoint):
             url = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
             said["images"] = [{"type": "image_url", "image_url": {"url": url}}]
         return said
-
-
-@pytest.fixture(autouse=True)
-def _expect_comes_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column of the manifest that says what completes its rows, as the snapshot has it."""
-    read = plan.read_manifest
-
-    def reading(*args: Any) -> Manifest:
-        path = read(*args).path
-        with pq.ParquetFile(path) as file:
-            table, noted = file.read(), file.metadata.metadata
-        names = [name.replace("carried:expect", "expect") for name in table.column_names]
-        pq.write_table(table.rename_columns(names).replace_schema_metadata(noted), path)
-        return Manifest(path)
-
-    monkeypatch.setattr(plan, "read_manifest", reading)
 
 
 @pytest.fixture

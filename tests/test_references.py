@@ -76,7 +76,7 @@ def test_a_picture_that_became_another_is_not_sent_for_the_one_it_was(tmp_path: 
     (tmp_path / "b.png").write_bytes(PNG)
     kept.look(str(tmp_path / "b.png"))
     path.write_bytes(PNG + b"after")
-    with pytest.raises(InputError, match=r"a\.png was changed after the run had begun; run again"):
+    with pytest.raises(InputError, match=r"a\.png is no longer the picture that was looked at; run again"):
         kept.attach(before)
     path.unlink()
     with pytest.raises(InputError, match=r"a\.png: no such file"):

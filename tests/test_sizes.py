@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.cli.running import _told
 from batchgen.pricing import bucket
+from batchgen.simulator import Settings
 from batchgen.sizes import as_asked
+from tests.nights import Nights
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # At 1K; the other way round for the other way round, half of it for 512, twice for 2K, four times for 4K:
 # https://ai.google.dev/gemini-api/docs/image-generation
@@ -73,3 +81,17 @@ def test_what_pixels_cannot_tell_is_not_held_against_them(
     for unclear in ("auto", "0:0", "1:0", "16:9:4", "-1:1", "", "²:³"):
         assert as_asked(width, height, aspect_ratio=unclear, image_size="large") is None
         assert as_asked(width, height, aspect_ratio=unclear, image_size=bucket(width, height)) is True
+
+
+@pytest.mark.blocks
+def test_the_summary_counts_the_pictures_of_another_size(memory: Path) -> None:
+    nights = Nights(memory, Settings(paint=False))  # whose pictures are small squares
+    nights.write("id,prompt,aspect_ratio,image_size\na,p,1:1,\nb,p,,512\nc,p,,\nd,p,16:9,\n")
+    summary = nights.run(image_options="flat")
+    one = "1 picture is not of the size that was asked for: `size_ok` in the table tells which"
+    assert any(line.endswith(one) for line in _told(summary))
+    assert [row["size_ok"] for row in nights.table()] == [True, True, None, False]
+    nights.write("id,prompt,aspect_ratio,image_size\na,p,1:1,\ne,p,4:3,\nf,p,,2K\n")
+    summary = nights.run(image_options="flat")
+    assert summary.wrong_size == 2
+    assert any("2 pictures are not of the size" in line for line in _told(summary))

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from decimal import Decimal  # noqa: TC003
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from batchgen.records import Expect
 
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
+_QUALITIES = (*QUALITIES, UsageQuality.NONE)
+"""By the place that is stored; -1 is the last."""
 _UNKNOWN_COST = (
     "(error_class IN ('uncertain', 'bad_answer')"
     " OR error_class IS NULL AND settled_at IS NOT NULL AND cost IS NULL AND reserved IS NOT NULL)"
@@ -354,9 +356,8 @@ def pictures(images: object) -> tuple[Image, ...]:
     return _IMAGES.decode(str(images)) if images else ()
 
 
-def _result(row: Sequence[object]) -> Result:
+def _result(row: Sequence[Any]) -> Result:
     values = dict(zip(Result.__struct_fields__, row, strict=True))
-    quality, images = values["quality"], values["images"]
-    values["quality"] = UsageQuality.NONE if quality == -1 else QUALITIES[int(str(quality))]
-    values["images"] = pictures(images)
-    return Result(**values)  # type: ignore[arg-type]  # SQLite has no types; the schema is next door
+    values["quality"] = _QUALITIES[values["quality"]]
+    values["images"] = pictures(values["images"])
+    return Result(**values)
