@@ -247,6 +247,9 @@ def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
             f"--dialect: {job.dialect!r} is unknown{nearest(job.dialect, DIALECTS) or f'; known: {known}'}"
         )
     provider = _provider(job)
+    no_stream = DIALECTS[provider.dialect].cannot(provider.image_options).get("stream")
+    if job.stream and no_stream is not None:
+        raise InputError(f"--stream: {no_stream}; leave it out")
     model = providers.find_model(provider, job.model)
     if model is None and provider.models:
         names = [name for known in provider.models for name in (known.id, *known.aliases)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
-from batchgen.records import ReportedUsage, Usage, UsageQuality
+from batchgen.records import ZERO, ReportedUsage, Usage, UsageQuality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ _MILLION = 1_000_000
 CAREFUL_TOKENS = 4096
 """Tokens of a large picture, or of much thinking, where nothing is known yet."""
 _AROUND = 64
+"""Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
 REFERENCE_TOKENS = 1120
 """Prompt tokens of a picture that goes along, at most: https://ai.google.dev/gemini-api/docs/pricing."""
-"""Tokens that an endpoint may put around a prompt: roles, turns, a line of its own."""
 _NANO = Decimal("1e-9")
 _SILENT = ReportedUsage()
 
@@ -60,6 +60,7 @@ def split(
     parts = prompt + text + image
     return Usage(
         prompt_tokens=prompt,
+        input_image_tokens=min(said.input_image_tokens or 0, prompt),
         text_tokens=text,
         image_tokens=image,
         total_tokens=max(said.total_tokens or 0, parts),
@@ -71,10 +72,14 @@ def cost(usage: Usage, price: Price | None) -> Decimal | None:
     """USD to the billionth, rounded half to even; None when there is no price."""
     if price is None:
         return None
-    tokens = (
-        usage.prompt_tokens * price.input + usage.text_tokens * price.text + usage.image_tokens * price.image
+    shown = usage.input_image_tokens
+    each = (
+        (usage.prompt_tokens - shown) * price.input,
+        shown * (price.input if price.image_input is None else price.image_input),
+        usage.text_tokens * price.text,
+        usage.image_tokens * price.image,
     )
-    return (tokens / _MILLION).quantize(_NANO, rounding=ROUND_HALF_EVEN)
+    return (sum(each, ZERO) / _MILLION).quantize(_NANO, rounding=ROUND_HALF_EVEN)
 
 
 def careful(model: Model) -> Decimal | None:
@@ -84,10 +89,15 @@ def careful(model: Model) -> Decimal | None:
 
 
 def asking(task: Task, model: Model) -> Decimal | None:
-    """USD for a task's own words at most: no tokenizer makes more tokens than bytes; None without a price."""
+    """
+    USD for what a task says and shows, at most; None without a price.
+
+    No tokenizer makes more tokens of words than they have bytes.
+    """
     said = (task.messages or task.prompt, task.system or "", *(turn.text for turn in task.history))
-    tokens = sum(len(text.encode()) for text in said) + _AROUND + len(task.references) * REFERENCE_TOKENS
-    return cost(Usage(prompt_tokens=tokens), model.price)
+    shown = len(task.references) * (model.reference_tokens or REFERENCE_TOKENS)
+    tokens = sum(len(text.encode()) for text in said) + _AROUND + shown
+    return cost(Usage(prompt_tokens=tokens, input_image_tokens=shown), model.price)
 
 
 def usual(model: Model) -> Decimal | None:

@@ -26,8 +26,9 @@ SIZES = ("512", "1K", "2K", "4K")
 """The picture sizes a model may have its tokens listed for."""
 
 _LOOPBACK_4, _LOOPBACK_6 = ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Address("::1")
-_PASTED = "/chat/completions"
+_PASTED = ("/chat/completions", "/images/generations", "/images/edits")
 _PRICE_KEYS = tuple(field.name for field in msgspec.structs.fields(Price))
+_PRICE_NEEDED = tuple(field.name for field in msgspec.structs.fields(Price) if field.required)
 _MODEL_KEYS = tuple(field.name for field in msgspec.structs.fields(Model) if field.name != "id")
 _MOST_USD = Decimal(1_000_000)
 
@@ -100,7 +101,7 @@ def at_url(base_url: str, *, dialect: str = "chat") -> Provider:
     """
     The provider at a base URL: a known one if it is its address, else one without models and prices.
 
-    A trailing slash and a pasted `/chat/completions` are taken off.
+    A trailing slash and a pasted path of a dialect (`/chat/completions`) are taken off.
 
     :raises InputError: It is no http(s) URL, or it holds a key, a query or a fragment.
     """
@@ -176,8 +177,8 @@ def _base(text: str) -> str:
         raise InputError("--base-url: not an http(s) URL; it looks like https://host/v1")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     path = parts.path.rstrip("/")
-    if path.casefold().endswith(_PASTED):
-        path = path[: -len(_PASTED)].rstrip("/")
+    pasted = next((end for end in _PASTED if path.casefold().endswith(end)), "")
+    path = path[: len(path) - len(pasted)].rstrip("/")
     return f"{parts.scheme}://{host}{port}{path}"
 
 
@@ -192,7 +193,7 @@ def _changed(model: Model, table: Mapping[str, object], where: str) -> Model:
         changes["price"] = _price(model.price, changes["price"], f"{where} price")
     if "image_tokens" in changes:
         changes["image_tokens"] = _image_tokens(changes["image_tokens"], f"{where} image_tokens")
-    for key in ("max_output_tokens", "context_tokens", "max_references"):
+    for key in ("max_output_tokens", "context_tokens", "max_references", "reference_tokens"):
         if key in changes:
             changes[key] = _whole(changes[key], f"{where} {key}")
     try:
@@ -217,7 +218,7 @@ def _price(old: Price | None, value: object, where: str) -> Price:
     _check_keys(value, _PRICE_KEYS, where)
     stated = {key: _money(amount, f"{where}.{key}") for key, amount in value.items()}
     parts = (msgspec.structs.asdict(old) if old is not None else {}) | stated
-    missing = [key for key in _PRICE_KEYS if key not in parts]
+    missing = [key for key in _PRICE_NEEDED if key not in parts]
     if missing:
         raise InputError(f"{where}: {', '.join(missing)} missing (USD per million tokens)")
     return Price(**parts)

@@ -125,6 +125,8 @@ class Price(Value, frozen=True, kw_only=True):
     input: Decimal
     text: Decimal
     image: Decimal
+    image_input: Decimal | None = None
+    """Of a picture that goes along; None where it costs what words cost."""
 
 
 class Model(Value, frozen=True, kw_only=True):
@@ -141,6 +143,8 @@ class Model(Value, frozen=True, kw_only=True):
     context_tokens: int | None = None
     max_references: int | None = None
     """Pictures a request may bring along."""
+    reference_tokens: int | None = None
+    """Prompt tokens of one of them, at most; as many as Gemini counts where None."""
     aspect_ratios: tuple[str, ...] = ()
     """Those it takes; empty where none are known, and any is sent."""
     image_sizes: tuple[str, ...] | None = None
@@ -274,6 +278,8 @@ class ReportedUsage(Value, frozen=True, kw_only=True):
     total_tokens: int | None = None
     image_tokens: int | None = None
     """The image part of the completion."""
+    input_image_tokens: int | None = None
+    """The image part of the prompt."""
     cost_usd: Decimal | None = None
     """Money the endpoint itself names (`usage.cost`)."""
 
@@ -282,6 +288,8 @@ class Usage(Value, frozen=True, kw_only=True):
     """Tokens of one or more attempts, split by what they cost."""
 
     prompt_tokens: int = 0
+    input_image_tokens: int = 0
+    """The part of the prompt that is pictures."""
     text_tokens: int = 0
     """All output that is no picture, reasoning included."""
     image_tokens: int = 0

@@ -190,6 +190,18 @@ async def test_an_answer_arrives_byte_for_byte_with_its_status_and_lower_case_he
     assert len(repr(answer)) < 500
 
 
+async def test_a_request_in_pieces_arrives_as_one_at_its_own_path_and_of_its_own_type() -> None:
+    pieces = (b"a form's head", PICTURE, b"", b"between", PICTURE, b"its end")
+    asked = Request(path="/images/edits", body=pieces, content_type="multipart/form-data; boundary=b")
+    with answering(http()) as server:
+        async with client(server.url + "/v1") as one, one.post(asked, sending=Sending()) as answer:
+            assert isinstance(answer, Answer)
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/images/edits HTTP/1.1\r\n")
+    assert b"content-type: multipart/form-data; boundary=b\r\n" in head + b"\r\n"
+    assert body == b"".join(pieces)
+
+
 async def test_exactly_the_promised_headers_are_sent() -> None:
     with answering(http()) as server:
         await once(server.url + "/v1", body=b'{"prompt": "a"}')

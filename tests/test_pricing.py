@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchgen.pricing import asking, bucket, careful, cost, split, usual
 from batchgen.providers import find, find_model
-from batchgen.records import Model, Price, ReportedUsage, Task, Usage, UsageQuality
+from batchgen.records import Model, Price, Reference, ReportedUsage, Task, Usage, UsageQuality
 
 FLASH = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 PRO = {"1K": 1120, "2K": 1120, "4K": 2000}
@@ -19,6 +19,7 @@ OLD = {"1K": 1290}
 TABLES = [FLASH, PRO, OLD, {}]
 ONE = [(1024, 1024)]
 SEED_FLASH = Price(input=Decimal("0.5"), text=Decimal(3), image=Decimal(60))
+GPT = Price(input=Decimal(5), image_input=Decimal(10), text=Decimal(40), image=Decimal(40))
 SEED_PRO = Price(input=Decimal(4), text=Decimal(24), image=Decimal(240))
 
 
@@ -27,9 +28,14 @@ def said(
     completion: int | None = None,
     total: int | None = None,
     image: int | None = None,
+    shown: int | None = None,
 ) -> ReportedUsage:
     return ReportedUsage(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, image_tokens=image
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=total,
+        image_tokens=image,
+        input_image_tokens=shown,
     )
 
 
@@ -124,7 +130,8 @@ counts = st.none() | st.integers(0, 10**9)
 sizes = st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), max_size=4)
 usages = st.builds(
     Usage,
-    prompt_tokens=st.integers(0, 10**9),
+    prompt_tokens=st.integers(10**6, 10**9),
+    input_image_tokens=st.integers(0, 10**6),
     text_tokens=st.integers(0, 10**9),
     image_tokens=st.integers(0, 10**9),
     total_tokens=st.integers(0, 10**9),
@@ -204,17 +211,35 @@ def test_without_a_price_there_is_no_cost() -> None:
     assert cost(Usage(image_tokens=1120), None) is None
 
 
-@given(usages, usages)
-def test_the_cost_of_a_sum_is_the_sum_of_their_costs(a: Usage, b: Usage) -> None:
-    first, second = cost(a, SEED_FLASH), cost(b, SEED_FLASH)
+@given(usages, usages, st.sampled_from([SEED_FLASH, GPT]))
+def test_the_cost_of_a_sum_is_the_sum_of_their_costs(a: Usage, b: Usage, price: Price) -> None:
+    first, second = cost(a, price), cost(b, price)
     both = Usage(
         prompt_tokens=a.prompt_tokens + b.prompt_tokens,
+        input_image_tokens=a.input_image_tokens + b.input_image_tokens,
         text_tokens=a.text_tokens + b.text_tokens,
         image_tokens=a.image_tokens + b.image_tokens,
     )
     assert first is not None
     assert second is not None
-    assert cost(both, SEED_FLASH) == first + second
+    assert cost(both, price) == first + second
+
+
+def test_pictures_that_went_along_cost_what_they_cost_and_words_where_there_is_no_price_for_them() -> None:
+    usage = Usage(prompt_tokens=1_000_000, input_image_tokens=400_000)
+    assert cost(usage, GPT) == Decimal("0.6") * 5 + Decimal("0.4") * 10
+    assert cost(usage, msgspec.structs.replace(GPT, image_input=Decimal(0))) == Decimal("0.6") * 5
+    assert cost(usage, SEED_FLASH) == Decimal("0.5")
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [(said(350, shown=323), 323), (said(350), 0), (said(350, shown=351), 350), (said(shown=7), 0)],
+)
+def test_pictures_that_went_along_are_a_part_of_the_prompt(reported: ReportedUsage, shown: int) -> None:
+    usage = split(reported, ONE, FLASH)
+    assert usage.input_image_tokens == shown
+    assert usage.prompt_tokens == (reported.prompt_tokens or 0)
 
 
 @pytest.mark.parametrize("model", find("core-today").models, ids=lambda model: model.id)
@@ -249,3 +274,20 @@ def test_what_a_task_s_words_may_cost_covers_a_token_a_byte(prompt: str, system:
     assert most is not None
     tokens = len(prompt.encode()) + len((system or "").encode())
     assert most >= tokens * SEED_FLASH.input / 1_000_000
+
+
+def test_what_references_may_cost_is_their_own_price_times_their_tokens_at_most() -> None:
+    picture = Reference(source="a.png", sha256="", mime="image/png")
+    two = msgspec.structs.replace(TASK, references=(picture, picture))
+
+    def of_references(model: Model) -> Decimal:
+        with_, without = asking(two, model), asking(TASK, model)
+        assert with_ is not None
+        assert without is not None
+        return with_ - without
+
+    assert of_references(Model(id="x", price=SEED_FLASH)) == 2 * 1120 * SEED_FLASH.input / 1_000_000
+    assert of_references(Model(id="x", price=GPT)) == 2 * 1120 * Decimal(10) / 1_000_000
+    assert (
+        of_references(Model(id="x", price=GPT, reference_tokens=6563)) == 2 * 6563 * Decimal(10) / 1_000_000
+    )

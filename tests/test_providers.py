@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.errors import InputError
-from batchgen.providers import at_url, catalogue, find, find_model, override
+from batchgen.providers import at_url, catalogue, find, find_model, override, speaking
 from batchgen.records import Model, Price, Provider
 
 FLASH = "gemini-3.1-flash-image-preview"
 PRO = "gemini-3-pro-image-preview"
 REAL = [provider for provider in catalogue().values() if not provider.simulated]
+GEMINI = [provider for provider in catalogue().values() if provider.name != "openai"]
 
 
 def changed(model: str, **table: object) -> Model:
@@ -36,8 +37,8 @@ def refusal(model: str, **table: object) -> str:
 # The data
 
 
-def test_the_four_providers_are_known() -> None:
-    assert list(catalogue()) == ["core-today", "google", "openrouter", "simulator"]
+def test_the_five_providers_are_known() -> None:
+    assert list(catalogue()) == ["core-today", "google", "openrouter", "openai", "simulator"]
 
 
 @pytest.mark.parametrize("provider", catalogue().values(), ids=catalogue())
@@ -45,7 +46,7 @@ def test_a_provider_is_complete_dated_and_sourced(provider: Provider) -> None:
     assert catalogue()[provider.name] is provider
     assert provider.title
     assert provider.models
-    assert provider.dialect == "chat"
+    assert provider.dialect == ("images" if provider.name == "openai" else "chat")
     assert dt.date.fromisoformat(provider.prices_as_of) <= dt.datetime.now(dt.UTC).date()
     assert provider.source.startswith("https://")
     assert not provider.base_url.endswith(("/", "/chat/completions"))
@@ -90,7 +91,7 @@ def test_the_simulator_sells_what_the_documented_endpoint_sells_for_nothing() ->
     assert simulator.models == find("core-today").models
 
 
-@pytest.mark.parametrize("provider", catalogue().values(), ids=catalogue())
+@pytest.mark.parametrize("provider", GEMINI, ids=lambda provider: provider.name)
 @pytest.mark.parametrize("family", ["gemini-3.1-flash-image", "gemini-3-pro-image"])
 def test_preview_and_general_names_find_the_id_the_provider_sells_under(
     provider: Provider, family: str
@@ -118,7 +119,7 @@ def test_a_provider_is_found_in_any_case(name: str) -> None:
 def test_an_unknown_provider_is_told_with_the_nearest_or_with_all() -> None:
     with pytest.raises(InputError, match="did you mean 'openrouter'"):
         find("open-router")
-    with pytest.raises(InputError, match="known: core-today, google, openrouter, simulator"):
+    with pytest.raises(InputError, match="known: core-today, google, openrouter, openai, simulator"):
         find("xyzzy")
 
 
@@ -146,6 +147,8 @@ def test_an_id_goes_before_an_alias() -> None:
         (" https://h.example/v1/chat/completions ", "https://h.example/v1"),
         ("https://h.example/v1/chat/completions/", "https://h.example/v1"),
         ("https://h.example/chat/completions", "https://h.example"),
+        ("https://h.example/v1/images/generations", "https://h.example/v1"),
+        ("https://h.example/v1/Images/Edits/", "https://h.example/v1"),
         ("HTTPS://H.Example:8443/V1", "https://h.example:8443/V1"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("http://[::1]:8080/v1", "http://[::1]:8080/v1"),
@@ -256,6 +259,8 @@ def test_what_a_job_does_not_state_stays() -> None:
         ({"image_tokens": {"1k": 1120}}, ["'1k'", "did you mean '1K'"]),
         *(({"image_tokens": {"1K": bad}}, ["image_tokens.1K"]) for bad in (0, -1, 1.5, True, "1", 10**12)),
         *(({"max_output_tokens": bad}, ["max_output_tokens"]) for bad in (0, -1, 1.5, True, "1")),
+        ({"reference_tokens": 0}, ["reference_tokens"]),
+        ({"price": {"image_input": "x"}}, ["price.image_input"]),
         ({"aliases": "x"}, ["aliases"]),
         ({"aliases": [1]}, ["aliases"]),
         ({"title": 5}, ["title"]),
@@ -266,6 +271,39 @@ def test_what_a_job_does_not_state_stays() -> None:
 def test_a_mistake_in_a_jobs_model_is_told_with_its_place(table: dict[str, Any], words: list[str]) -> None:
     message = refusal("m", **table)
     assert all(word in message for word in ["m", *words]), message
+
+
+def test_a_price_for_pictures_that_go_along_may_be_stated_and_need_not() -> None:
+    price = Price(input=Decimal(4), text=Decimal(24), image=Decimal(240), image_input=Decimal(8))
+    assert changed(PRO, price={"image_input": 8}).price == price
+    assert changed("new", price={"input": 1, "text": 2, "image": 3, "image_input": "0.5"}).price == Price(
+        input=Decimal(1), text=Decimal(2), image=Decimal(3), image_input=Decimal("0.5")
+    )
+
+
+@pytest.mark.parametrize("name", ["core-today", "google", "simulator"])
+def test_the_images_api_is_spoken_where_chat_is(name: str) -> None:
+    provider = find(name)
+    images = speaking(provider, "images")
+    assert (images.dialect, images.base_url) == ("images", provider.base_url)
+    assert (images.models, images.key_variables) == (provider.models, provider.key_variables)
+
+
+def test_openai_sells_at_the_prices_of_its_own_pages() -> None:
+    def usd(*prices: str) -> Price:
+        input_, image_input, text, image = map(Decimal, prices)
+        return Price(input=input_, image_input=image_input, text=text, image=image)
+
+    assert {model.id: model.price for model in find("openai").models} == {
+        "gpt-image-2.6-sunburst": usd("5", "8", "30", "30"),
+        "gpt-image-2.6-flare": usd("5", "8", "30", "30"),
+        "gpt-image-2.5-sunburst": None,
+        "gpt-image-2.5-flare": None,
+        "gpt-image-2": usd("5", "8", "30", "30"),
+        "gpt-image-1.5": usd("5", "8", "10", "32"),
+        "gpt-image-1-mini": usd("2", "2.5", "8", "8"),
+        "gpt-image-1": usd("5", "10", "40", "40"),
+    }
 
 
 def test_a_model_is_a_table_with_a_name() -> None:

@@ -96,7 +96,12 @@ def models(provider: str | None, *, as_json: bool) -> int:
 
 def _listed(provider: Provider) -> str:
     keys = " or ".join(provider.key_variables) or "none needed"
-    lines = [f"{provider.name}: {provider.title}, {provider.base_url}", f"  key {keys}"]
+    formats = ", ".join((provider.dialect, *provider.ways))
+    lines = [
+        f"{provider.name}: {provider.title}, {provider.base_url}",
+        f"  key {keys}",
+        f"  dialect {formats}",
+    ]
     if provider.prices_as_of:
         lines.append(f"  prices as of {provider.prices_as_of}, USD per million tokens; {provider.source}")
     for model in provider.models:
@@ -110,9 +115,11 @@ def _priced(model: Model) -> str:
     if model.price is None:
         return "no known price; state it in a job file"
     price = model.price
+    shown = f", pictures in {price.image_input:f}" if price.image_input is not None else ""
+    prices = f"in {price.input:f}{shown}, text out {price.text:f}, image out {price.image:f}"
     each = ", ".join(
         f"{size} ${model.image_tokens[size] * price.image / 1_000_000:.4f}"
         for size in _SIZES
         if size in model.image_tokens
     )
-    return f"in {price.input:f}, text out {price.text:f}, image out {price.image:f}; a picture: {each}"
+    return f"{prices}; a picture: {each}" if each else prices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from batchgen.dialects import chat
+from batchgen.dialects import chat, images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ class Dialect(Protocol):
         :param attached: the task's references as they travel, in their order.
         :param options: how the endpoint wants to be told of shape and size.
         :param stream: whether the answer is to come as server-sent events.
+        :raises InputError: a reference cannot travel in this format; says why.
         """
 
     def read(
@@ -46,8 +47,8 @@ class Dialect(Protocol):
         """
 
     def cannot(self, options: ImageOptions) -> Mapping[str, str]:
-        """Which of a manifest's columns this format has no place for, and why."""
+        """Which of a manifest's columns and of a job's keys this format has no place for, and why."""
 
 
-DIALECTS: Mapping[str, Dialect] = {"chat": chat}
+DIALECTS: Mapping[str, Dialect] = {"chat": chat, "images": images}
 """By the name that `--dialect` knows."""

@@ -170,6 +170,11 @@ class _Reading:
         self.reason(table.get("finishReason"))
         self.content(mapping(table.get("content")).get("parts"))
 
+    def item(self, item: object) -> None:
+        """Take a picture of the Images API, with the prompt it was made of."""
+        self.pictures.entry(item)
+        self.texts.append(string(mapping(item).get("revised_prompt")))
+
     def content(self, content: object) -> None:
         """Take a string, a part, or parts."""
         if isinstance(content, str):
@@ -205,7 +210,8 @@ def _read(
     reading = _Reading(lifted)
     for choice in sequence(answer.get("choices")):
         reading.choice(choice)
-    reading.pictures.entry(sequence(answer.get("data")))
+    for item in sequence(answer.get("data")):
+        reading.item(item)
     for candidate in sequence(answer.get("candidates")):
         reading.candidate(candidate)
     block = mapping(answer.get("promptFeedback")).get("blockReason")
@@ -215,7 +221,7 @@ def _read(
     images = reading.pictures.found(promote=not blocked)
     text = _whole("\n".join(filter(None, reading.texts)))
     finish_reason = next(iter(reading.reasons), None)
-    usage = reported(answer)
+    usage = reported(answer, pictures_only=bool(images) and "choices" not in answer and "data" in answer)
     request_id = failures.request_id(headers, answer)
     words = expect is Expect.TEXT and (text or reading.calls) and not (blocked or ends & _CUT)
     if images or words:
@@ -293,7 +299,7 @@ def _unreadable(status: int, headers: Mapping[str, str], body: bytes | bytearray
     start = failures.plain(body[:300].decode("utf-8", "replace"), 120)
     return Failure(
         kind=ErrorClass.BAD_ANSWER,
-        message=f"HTTP {status} with no chat completion in it"
+        message=f"HTTP {status} with no answer in it that can be read"
         + (f": {start}" if start else ": the body is empty"),
         http_status=status,
         request_id=failures.request_id(headers, None),

@@ -57,7 +57,12 @@ _STATUS_OF_CODE = {
     "empty_response": 500,
     "deadline_exceeded": 504,
 }
-_CREDIT_CODES = {"insufficient_quota", "insufficient_user_quota", "pre_consume_token_quota_failed"}
+_CREDIT_CODES = {
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "pre_consume_token_quota_failed",
+    "billing_hard_limit_reached",
+}
 _QUOTING = {400, 404, 413, 422}
 """Rejections of the request itself, whose messages may quote it."""
 _RATE_CODES = {"resource_exhausted", "rate_limit_exceeded", "rate_limited", "rate_limit_error"}
@@ -82,6 +87,7 @@ _CREDITS = re.compile(
 _CREDIT_WORDS = re.compile(r"\bcredits?\b|\bbalance\b|额度|余额")
 _BLOCKED = re.compile(
     r"request blocked by gemini api|\binput was flagged\b|\brequires moderation\b|prohibited_content"
+    r"|\brejected (?:by the|as a result of our) safety system\b"
 )
 # At the start of a message only: a 400 may quote the prompt, and one row's words must not stop the run.
 _BAD_KEY = re.compile(
@@ -99,7 +105,7 @@ _FREE_TIER = re.compile(r"free[-_ ]?tier")
 _OVERLOADED = re.compile(r"\boverloaded\b|\bhigh demand\b|\btemporarily unavailable\b")
 
 _TAG = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)|</?[a-zA-Z!][^<>]*>", re.DOTALL | re.IGNORECASE)
-_REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{6,80})", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"\brequest[ _-]?id:?\s*([\w.-]{5,79}\w)", re.IGNORECASE)
 _ADVICE = {
     ErrorClass.ENDPOINT_INCAPABLE: "this endpoint generates pictures but cannot return them on chat"
     " completions; another base URL or provider is needed",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DATA = "data:image/"
-_BEFORE_PAYLOAD = re.compile(rb"data:image/[a-z0-9.+-]{1,40};base64,")
+_BEFORE_PAYLOAD = re.compile(rb'data:image/[a-z0-9.+-]{1,40};base64,|"b64_json"\s{0,8}:\s{0,8}"')
 _BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _BARE_LENGTH = 1000
 _URL_LENGTH = 8192
@@ -119,7 +119,7 @@ class Pictures:
         elif value[:4].lower() == "http":
             self._link(value, draft=draft)
         else:
-            self._add(unbase64(value), draft=draft)
+            self._add(self._decoded(value), draft=draft)
 
     def _data_url(self, text: str, start: int, end: int, *, draft: bool) -> None:
         comma = text.find(",", start, min(end, start + _ALT_LENGTH))
@@ -188,7 +188,7 @@ class Pictures:
 
 def lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, bytes]]:
     """
-    Take large data URLs out of the text of an answer before it is read as JSON.
+    Take large pictures out of the text of an answer before it is read as JSON.
 
     So 30 MB need not become a string, and that one its parts. Only pictures in the standard form of base64,
     up to a quote or a bracket, are taken: they mean the same either way. All else stays where it is.
@@ -212,7 +212,7 @@ def lift(body: bytes | bytearray) -> tuple[bytes | bytearray, dict[str, bytes]]:
 
 
 def _payloads(body: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Where the payloads of data URLs start and end that are worth the trouble."""
+    """Where the payloads of data URLs and of the Images API start and end that are worth the trouble."""
     position = 0
     for _ in range(_MOST):
         opening = _BEFORE_PAYLOAD.search(body, position)

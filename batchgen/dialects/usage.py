@@ -10,6 +10,8 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from batchgen.dialects.lenient import amount, count, mapping, sequence, string
 from batchgen.records import ReportedUsage
 
@@ -20,20 +22,28 @@ _MOST_USD = 100_000
 _NANO = Decimal("1e-9")
 
 
-def reported(body: Mapping[str, Any]) -> ReportedUsage | None:
-    """Read `usage`, or Google's `usageMetadata`; None when there is neither or nothing in it."""
+def reported(body: Mapping[str, Any], *, pictures_only: bool = False) -> ReportedUsage | None:
+    """
+    Read `usage`, or Google's `usageMetadata`; None when there is neither or nothing in it.
+
+    :param pictures_only: All output is pictures, as in the Images API, which often does not say so.
+    """
     usage, metadata = mapping(body.get("usage")), mapping(body.get("usageMetadata"))
     found = _openai(usage) if usage else _google(metadata)
+    if pictures_only and found.image_tokens is None:
+        found = msgspec.structs.replace(found, image_tokens=found.completion_tokens)
     return found if found != ReportedUsage() else None
 
 
 def _openai(usage: Mapping[str, Any]) -> ReportedUsage:
     details = _first(usage, "completion_tokens_details", "output_tokens_details")
+    asked = _first(usage, "prompt_tokens_details", "input_tokens_details")
     return ReportedUsage(
         prompt_tokens=count(_first(usage, "prompt_tokens", "input_tokens")),
         completion_tokens=count(_first(usage, "completion_tokens", "output_tokens")),
         total_tokens=count(usage.get("total_tokens")),
         image_tokens=count(mapping(details).get("image_tokens")),
+        input_image_tokens=count(mapping(asked).get("image_tokens")),
         cost_usd=_cost(usage),
     )
 
