@@ -15,7 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from batchgen import pricing
+from batchgen.dialects import DIALECTS
 from batchgen.dialects import chat as dialect
+from batchgen.providers import find, find_model
 from batchgen.records import Attached, ImageOptions, Params, Task
 from batchgen.simulator import Endpoint, Faults, Reply, Settings, images, sizes, words
 from batchgen.simulator.paint import prompt_key, prompt_mark, reference_marks
@@ -241,6 +244,45 @@ def test_the_images_api_s_pixels_become_the_nearest_shape_of_a_model_that_knows_
 ) -> None:
     body = {"model": FLASH, "prompt": "a cat", "size": size}
     assert _pixels(_picture(_json(_ask(_endpoint(), GENERATE, body)))) == pixels
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "status"),
+    [
+        ("gpt-image-1", "1024x1024", 200),
+        ("gpt-image-1", "1536x1024", 200),
+        ("gpt-image-1", "auto", 200),
+        ("gpt-image-1", "2048x2048", 400),
+        ("gpt-image-1", "1824x1024", 400),
+        ("gpt-image-1", "1025x1024", 400),
+        ("gpt-image-2", "1824x1024", 200),
+        ("gpt-image-2", "2048x2048", 200),
+    ],
+)
+def test_a_model_that_knows_pixels_makes_them_exactly_or_says_it_cannot(
+    model: str, size: str, status: int
+) -> None:
+    reply = _ask(_endpoint(), GENERATE, {"model": model, "prompt": "a cat", "size": size})
+    assert reply.status == status
+    if status == 200 and size != "auto":
+        assert "x".join(map(str, _pixels(_picture(_json(reply))))) == size
+
+
+def test_an_images_model_answers_no_chat() -> None:
+    assert _ask(_endpoint(), CHAT, {**_chat(), "model": "gpt-image-1"}).status == 404
+
+
+@pytest.mark.parametrize("model", ["gpt-image-1", FLASH])
+def test_a_bill_with_pictures_that_went_along_is_what_batchgen_reads_from_its_answer(model: str) -> None:
+    endpoint, attached = _endpoint(), [Attached(mime="image/png", base64=base64.b64encode(_png()))]
+    task = Task(key="k", id="1", variant=1, name="n", model=model, prompt="a cat")
+    request = DIALECTS["images"].request(task, attached, options=ImageOptions.NONE, stream=False)
+    reply = _ask(endpoint, EDIT, b"".join(request.body), **{"content-type": request.content_type})
+    read = DIALECTS["images"].read(200, {}, json.dumps(_json(reply)).encode(), now=0.0)
+    assert read.usage is not None
+    known = next(one for one in (find_model(find(name), model) for name in ("core-today", "openai")) if one)
+    used = pricing.split(read.usage, [(1024, 1024)], known.image_tokens)
+    assert pricing.cost(used, known.price) == endpoint.account.usd > 0
 
 
 @settings(max_examples=40)

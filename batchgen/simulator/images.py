@@ -24,6 +24,8 @@ class _Body(msgspec.Struct):
     prompt: str
     n: Literal[1] | None = None
     size: str | None = None
+    aspect_ratio: str | None = None
+    image_size: str | None = None
     response_format: Literal["b64_json", "url"] | None = None
     stream: bool | None = None
 
@@ -48,6 +50,8 @@ def read(body: bytes, *, content_type: str) -> Asked:
         last=told.last,
         tokens=told.tokens,
         pictures=told.pictures,
+        aspect_ratio=asked.aspect_ratio,
+        image_size=asked.image_size,
         pixels=asked.size,
         link=asked.response_format == "url",
         stream=bool(asked.stream),
