@@ -22,6 +22,7 @@ from batchgen.providers import find, find_model
 from batchgen.records import Attached, ImageOptions, Params, Task
 from batchgen.simulator import Endpoint, Faults, Reply, Settings, images, sizes, words
 from batchgen.simulator.paint import prompt_key, prompt_mark, reference_marks
+from tests.test_end_to_end import simulator
 from tests.test_simulator import served_simulator
 
 if TYPE_CHECKING:
@@ -783,6 +784,55 @@ def test_a_model_that_is_not_sold_is_a_404_in_every_format(path: str, body: obje
 def test_a_model_may_be_named_by_an_alias_in_the_path() -> None:
     path = "/v1beta/models/google%2Fgemini-3.1-flash-image:generateContent"
     assert _json(_ask(_endpoint(), path, _native()))["modelVersion"] == "google/gemini-3.1-flash-image"
+
+
+SCRAPS = [
+    *(
+        b"form-data",
+        b"; name=",
+        b'"image"',
+        b'"',
+        b"*0*=utf-8''",
+        b"=?utf-8?q?a?=",
+        b"\\",
+        b"(",
+        b"\xff",
+        b":",
+    ),
+    *(b"image/png", b"multipart/mixed; boundary=x", b"message/rfc822", b"\r\n", b"--x", b"--", b"\r\n "),
+    *(b"content-transfer-encoding: base64", b"content-disposition: ", b"content-type: "),
+]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(SCRAPS), max_size=14).map(b"".join))
+def test_no_form_makes_it_raise(scraps: bytes) -> None:
+    body = b"--x\r\ncontent-disposition: form-data" + scraps + b"\r\n--x--"
+    reply = _ask(_endpoint(), EDIT, body, **{"content-type": "multipart/form-data; boundary=x"})
+    assert reply.status == 400
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.sampled_from([NATIVE, GENERATE]))
+def test_no_bytes_make_it_raise(body: bytes, path: str) -> None:
+    assert _ask(_endpoint(), path, body).status == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/%FF%00/models/%ud800:generateContent?key=%zz&&=", "//models/:generateContent"]
+)
+def test_no_path_makes_it_raise(path: str) -> None:
+    assert _ask(_endpoint(), path, _native()).status == 404
+
+
+def test_what_gateways_do_is_a_flag_of_simulate() -> None:
+    with simulator("--no-paint", "--no-chat-pictures", "--ignore-size", "--reference-urls") as url:
+        assert httpx.post(url + CHAT, headers=KEY, json=_chat()).status_code == 400
+        url_part = {"fileData": {"fileUri": "https://example.org/a.png"}}
+        body = _native(imageConfig={"imageSize": "4K"})
+        body["contents"][0]["parts"].append(url_part)
+        answer = httpx.post(url + NATIVE, headers=KEY, json=body).json()
+        assert answer["usageMetadata"]["candidatesTokensDetails"][0]["tokenCount"] == 1120
 
 
 VALUES: st.SearchStrategy[object] = (
