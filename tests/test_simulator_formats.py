@@ -311,6 +311,7 @@ GOOGLE = "extra_body.google"
         (_chat(extra_body={"google": {"image_config": {"image_size": "2k"}}}), "2k"),
         (_chat(extra_body={"google": {"image_config": "2K"}}), "object"),
         (_chat(aspect_ratio="1:3"), "1:3"),
+        (_chat(aspect_ratio=""), "aspect_ratio"),
         (_chat(image_size="1024x1024"), "1024x1024"),
         (_chat(image_config={"image_size": "8K"}), "8K"),
         ({**_chat(image_size="512"), "model": PRO}, "512"),
@@ -465,14 +466,17 @@ def test_an_images_request_it_cannot_read_is_a_400_in_openai_s_words(
 # Words, conversations, tools, JSON
 
 
-def test_a_picture_is_marked_with_what_was_said_last_and_the_whole_conversation_is_counted() -> None:
+@pytest.mark.parametrize("paint", [True, False])
+def test_a_picture_is_marked_with_what_was_said_last_and_the_whole_conversation_is_bought(
+    paint: bool,
+) -> None:
     conversation = [
         {"role": "system", "content": "Draw flat."},
         {"role": "user", "content": "a house"},
         {"role": "assistant", "content": "Here it is."},
         {"role": "user", "content": "make it night"},
     ]
-    endpoint = _endpoint()
+    endpoint = _endpoint(paint=paint)
     data = _picture(_json(_ask(endpoint, CHAT, {"model": FLASH, "messages": conversation})))
     assert prompt_mark(data) == prompt_key("make it night")
     native = {
