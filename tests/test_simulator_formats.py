@@ -15,10 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from batchgen import pricing
+from batchgen.dialects import DIALECTS
 from batchgen.dialects import chat as dialect
+from batchgen.providers import find, find_model
 from batchgen.records import Attached, ImageOptions, Params, Task
 from batchgen.simulator import Endpoint, Faults, Reply, Settings, images, sizes, words
 from batchgen.simulator.paint import prompt_key, prompt_mark, reference_marks
+from tests.test_end_to_end import simulator
 from tests.test_simulator import served_simulator
 
 if TYPE_CHECKING:
@@ -243,6 +247,45 @@ def test_the_images_api_s_pixels_become_the_nearest_shape_of_a_model_that_knows_
     assert _pixels(_picture(_json(_ask(_endpoint(), GENERATE, body)))) == pixels
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "status"),
+    [
+        ("gpt-image-1", "1024x1024", 200),
+        ("gpt-image-1", "1536x1024", 200),
+        ("gpt-image-1", "auto", 200),
+        ("gpt-image-1", "2048x2048", 400),
+        ("gpt-image-1", "1824x1024", 400),
+        ("gpt-image-1", "1025x1024", 400),
+        ("gpt-image-2", "1824x1024", 200),
+        ("gpt-image-2", "2048x2048", 200),
+    ],
+)
+def test_a_model_that_knows_pixels_makes_them_exactly_or_says_it_cannot(
+    model: str, size: str, status: int
+) -> None:
+    reply = _ask(_endpoint(), GENERATE, {"model": model, "prompt": "a cat", "size": size})
+    assert reply.status == status
+    if status == 200 and size != "auto":
+        assert "x".join(map(str, _pixels(_picture(_json(reply))))) == size
+
+
+def test_an_images_model_answers_no_chat() -> None:
+    assert _ask(_endpoint(), CHAT, {**_chat(), "model": "gpt-image-1"}).status == 404
+
+
+@pytest.mark.parametrize("model", ["gpt-image-1", FLASH])
+def test_a_bill_with_pictures_that_went_along_is_what_batchgen_reads_from_its_answer(model: str) -> None:
+    endpoint, attached = _endpoint(), [Attached(mime="image/png", base64=base64.b64encode(_png()))]
+    task = Task(key="k", id="1", variant=1, name="n", model=model, prompt="a cat")
+    request = DIALECTS["images"].request(task, attached, options=ImageOptions.NONE, stream=False)
+    reply = _ask(endpoint, EDIT, b"".join(request.body), **{"content-type": request.content_type})
+    read = DIALECTS["images"].read(200, {}, json.dumps(_json(reply)).encode(), now=0.0)
+    assert read.usage is not None
+    known = next(one for one in (find_model(find(name), model) for name in ("core-today", "openai")) if one)
+    used = pricing.split(read.usage, [(1024, 1024)], known.image_tokens)
+    assert pricing.cost(used, known.price) == endpoint.account.usd > 0
+
+
 @settings(max_examples=40)
 @given(st.integers(10, 9999), st.integers(10, 9999))
 def test_any_pixels_have_a_nearest_shape(width: int, height: int) -> None:
@@ -268,6 +311,7 @@ GOOGLE = "extra_body.google"
         (_chat(extra_body={"google": {"image_config": {"image_size": "2k"}}}), "2k"),
         (_chat(extra_body={"google": {"image_config": "2K"}}), "object"),
         (_chat(aspect_ratio="1:3"), "1:3"),
+        (_chat(aspect_ratio=""), "aspect_ratio"),
         (_chat(image_size="1024x1024"), "1024x1024"),
         (_chat(image_config={"image_size": "8K"}), "8K"),
         ({**_chat(image_size="512"), "model": PRO}, "512"),
@@ -422,14 +466,17 @@ def test_an_images_request_it_cannot_read_is_a_400_in_openai_s_words(
 # Words, conversations, tools, JSON
 
 
-def test_a_picture_is_marked_with_what_was_said_last_and_the_whole_conversation_is_counted() -> None:
+@pytest.mark.parametrize("paint", [True, False])
+def test_a_picture_is_marked_with_what_was_said_last_and_the_whole_conversation_is_bought(
+    paint: bool,
+) -> None:
     conversation = [
         {"role": "system", "content": "Draw flat."},
         {"role": "user", "content": "a house"},
         {"role": "assistant", "content": "Here it is."},
         {"role": "user", "content": "make it night"},
     ]
-    endpoint = _endpoint()
+    endpoint = _endpoint(paint=paint)
     data = _picture(_json(_ask(endpoint, CHAT, {"model": FLASH, "messages": conversation})))
     assert prompt_mark(data) == prompt_key("make it night")
     native = {
@@ -741,6 +788,55 @@ def test_a_model_that_is_not_sold_is_a_404_in_every_format(path: str, body: obje
 def test_a_model_may_be_named_by_an_alias_in_the_path() -> None:
     path = "/v1beta/models/google%2Fgemini-3.1-flash-image:generateContent"
     assert _json(_ask(_endpoint(), path, _native()))["modelVersion"] == "google/gemini-3.1-flash-image"
+
+
+SCRAPS = [
+    *(
+        b"form-data",
+        b"; name=",
+        b'"image"',
+        b'"',
+        b"*0*=utf-8''",
+        b"=?utf-8?q?a?=",
+        b"\\",
+        b"(",
+        b"\xff",
+        b":",
+    ),
+    *(b"image/png", b"multipart/mixed; boundary=x", b"message/rfc822", b"\r\n", b"--x", b"--", b"\r\n "),
+    *(b"content-transfer-encoding: base64", b"content-disposition: ", b"content-type: "),
+]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(SCRAPS), max_size=14).map(b"".join))
+def test_no_form_makes_it_raise(scraps: bytes) -> None:
+    body = b"--x\r\ncontent-disposition: form-data" + scraps + b"\r\n--x--"
+    reply = _ask(_endpoint(), EDIT, body, **{"content-type": "multipart/form-data; boundary=x"})
+    assert reply.status == 400
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.sampled_from([NATIVE, GENERATE]))
+def test_no_bytes_make_it_raise(body: bytes, path: str) -> None:
+    assert _ask(_endpoint(), path, body).status == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/%FF%00/models/%ud800:generateContent?key=%zz&&=", "//models/:generateContent"]
+)
+def test_no_path_makes_it_raise(path: str) -> None:
+    assert _ask(_endpoint(), path, _native()).status == 404
+
+
+def test_what_gateways_do_is_a_flag_of_simulate() -> None:
+    with simulator("--no-paint", "--no-chat-pictures", "--ignore-size", "--reference-urls") as url:
+        assert httpx.post(url + CHAT, headers=KEY, json=_chat()).status_code == 400
+        url_part = {"fileData": {"fileUri": "https://example.org/a.png"}}
+        body = _native(imageConfig={"imageSize": "4K"})
+        body["contents"][0]["parts"].append(url_part)
+        answer = httpx.post(url + NATIVE, headers=KEY, json=body).json()
+        assert answer["usageMetadata"]["candidatesTokensDetails"][0]["tokenCount"] == 1120
 
 
 VALUES: st.SearchStrategy[object] = (

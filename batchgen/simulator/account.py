@@ -74,8 +74,9 @@ def cost(model: Model, tokens: Tokens) -> Decimal:
     price = model.price
     if price is None:
         return ZERO
-    millionths = price.input * tokens.prompt + price.text * tokens.text + price.image * tokens.image
-    return millionths.scaleb(-6)
+    shown = price.input if price.image_input is None else price.image_input
+    asked = price.input * (tokens.prompt - tokens.pictures) + shown * tokens.pictures
+    return (asked + price.text * tokens.text + price.image * tokens.image).scaleb(-6)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pybase64
@@ -52,13 +53,18 @@ def size(asked: Asked, offer: Offer, settings: Settings) -> Size:
     """The size that was asked for, or the endpoint's own."""
     if settings.ignores_size:
         return Size(bucket=settings.size, pixels=sizes.pixels(None, settings.size), told=False)
-    exact = sizes.asked(asked.pixels, offer.model, exact=offer.provider.dialect == "images")
-    if exact is not None:
-        return Size(bucket=sizes.bucket(*exact), pixels=exact, told=True)
+    if asked.pixels is not None:
+        exact = sizes.asked(asked.pixels, offer.model, exact=offer.provider.dialect == "images")
+        if exact is not None:
+            return Size(bucket=sizes.bucket(*exact), pixels=exact, told=True)
     wanted = asked.image_size or offer.size
-    bucket = wanted or settings.size
-    pixels = sizes.pixels(asked.aspect_ratio, bucket)
-    return Size(bucket=bucket, pixels=pixels, told=wanted is not None or asked.aspect_ratio is not None)
+    told = wanted is not None or asked.aspect_ratio is not None
+    return _size(asked.aspect_ratio, wanted or settings.size, told)
+
+
+@functools.lru_cache(maxsize=256)
+def _size(aspect_ratio: str | None, bucket: str, told: bool) -> Size:
+    return Size(bucket=bucket, pixels=sizes.pixels(aspect_ratio, bucket), told=told)
 
 
 def decided(draw: Draw, settings: Settings, *, now: float) -> Answer:

@@ -108,8 +108,8 @@ class Said(Value, frozen=True, kw_only=True):
 def said(turns: Sequence[Turn]) -> Said:
     """Sum up a conversation: about four characters a token, and a fixed number a picture."""
     spoken = [turn.text for turn in turns if turn.role == "user"]
-    characters = sum(len(turn.text) for turn in turns)
-    pictures = tuple(picture for turn in turns for picture in turn.pictures)
+    characters = sum([len(turn.text) for turn in turns])
+    pictures = tuple([picture for turn in turns for picture in turn.pictures])
     return Said(
         prompt="\n".join(spoken),
         last=spoken[-1] if spoken else "",
@@ -181,15 +181,21 @@ def check(asked: Asked, model: Model, provider: Provider, *, length: int) -> Non
     if provider.max_request_bytes is not None and length > provider.max_request_bytes:
         limit = provider.max_request_bytes
         raise ValueError(f"Request payload size exceeds the limit: {limit} bytes.")
-    if model.max_references is not None and len(asked.pictures) > model.max_references:
+    if asked.pictures:
+        _check_pictures(asked.pictures, model, provider)
+    if any(wanted is not None for wanted in (asked.aspect_ratio, asked.image_size, asked.pixels)):
+        exact = provider.dialect == "images"
+        sizes.check(asked.aspect_ratio, asked.image_size, asked.pixels, model, exact=exact)
+
+
+def _check_pictures(pictures: Sequence[Picture], model: Model, provider: Provider) -> None:
+    if model.max_references is not None and len(pictures) > model.max_references:
         raise ValueError(
-            f"Too many images: {len(asked.pictures)} were given, {model.id} takes {model.max_references}."
+            f"Too many images: {len(pictures)} were given, {model.id} takes {model.max_references}."
         )
     largest = provider.max_reference_bytes
-    if largest is not None and any(len(picture.data) > largest for picture in asked.pictures):
+    if largest is not None and any(len(picture.data) > largest for picture in pictures):
         raise ValueError(f"An inline image exceeds the limit: {largest} bytes.")
-    exact = provider.dialect == "images"
-    sizes.check(asked.aspect_ratio, asked.image_size, asked.pixels, model, exact=exact)
 
 
 def _mime(data: bytes) -> str | None:

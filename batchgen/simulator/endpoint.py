@@ -267,7 +267,7 @@ def _listed(path: str, spoken: Format) -> Reply:
     if offer is None:
         return _told(spoken, 404, "NOT_FOUND", f"models/{name} is not found for API version v1beta.")
     describe = sold.native_model if spoken is NATIVE else sold.openai_model
-    return Reply(status=200, body=bodies.encode(describe(offer.model)))
+    return Reply(status=200, body=bodies.encode(describe(offer)))
 
 
 def _told(

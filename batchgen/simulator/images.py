@@ -6,8 +6,9 @@ https://platform.openai.com/docs/api-reference/images ; edits come as a form (RF
 
 from __future__ import annotations
 
+from email.message import Message
 from email.parser import BytesParser
-from email.policy import HTTP
+from email.policy import compat32
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -24,6 +25,8 @@ class _Body(msgspec.Struct):
     prompt: str
     n: Literal[1] | None = None
     size: str | None = None
+    aspect_ratio: str | None = None
+    image_size: str | None = None
     response_format: Literal["b64_json", "url"] | None = None
     stream: bool | None = None
 
@@ -48,6 +51,8 @@ def read(body: bytes, *, content_type: str) -> Asked:
         last=told.last,
         tokens=told.tokens,
         pictures=told.pictures,
+        aspect_ratio=asked.aspect_ratio,
+        image_size=asked.image_size,
         pixels=asked.size,
         link=asked.response_format == "url",
         stream=bool(asked.stream),
@@ -112,13 +117,16 @@ def _decoded(body: bytes) -> _Body:
 def _form(content_type: str, body: bytes) -> tuple[dict[str, str], tuple[Picture, ...]]:
     """The fields of a form, and the pictures among them."""
     head = f"content-type: {content_type}\r\n\r\n".encode("latin-1", "replace")
+    # The newer policies raise IndexError at headers that make no sense.
+    form = BytesParser(policy=compat32).parsebytes(head + body)
+    parts = form.get_payload() if form.is_multipart() else ()
     fields: dict[str, str] = {}
     pictures: list[Picture] = []
-    for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
-        name = str(part.get_param("name", header="content-disposition"))
+    for part in (part for part in parts if isinstance(part, Message)):
+        name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
-        if not isinstance(content, bytes):
-            raise ValueError("a part of the form is a form itself")  # noqa: TRY004  what a client sent
+        if not isinstance(name, str) or not isinstance(content, bytes):
+            raise ValueError("a part of the form has no name or no content")  # noqa: TRY004  a client's
         if name in {"image", "image[]"}:
             pictures.append(looked_at(part.get_content_type(), content))
         else:

@@ -16,11 +16,11 @@ class Ending(StrEnum):
 
     WHOLE = "whole"
     RESET_AFTER = "reset_after"
-    """Instead of the status line, after the delay."""
+    """Instead of the status line, after the delay; of a stream, instead of all behind its first piece."""
     TRUNCATED = "truncated"
     """After half of the body."""
     HANG = "hang"
-    """The status line never comes."""
+    """The status line never comes; of a stream, nothing behind its first piece."""
 
 
 class Reply(Value, frozen=True, kw_only=True):

@@ -41,22 +41,23 @@ def offer(name: str) -> Offer | None:
 
 def openai_list() -> dict[str, Any]:
     """All models, as OpenAI lists them."""
-    return {"object": "list", "data": [openai_model(offer.model) for offer in _offers()]}
+    return {"object": "list", "data": [*map(openai_model, _offers())]}
 
 
-def openai_model(model: Model) -> dict[str, Any]:
+def openai_model(offer: Offer) -> dict[str, Any]:
     """One of them."""
-    return {"id": model.id, "object": "model", "created": 0, "owned_by": "google"}
+    owner = "openai" if offer.provider.dialect == "images" else "google"
+    return {"id": offer.model.id, "object": "model", "created": 0, "owned_by": owner}
 
 
 def native_list() -> dict[str, Any]:
     """The models that generate content, as Google lists them."""
-    sold = [offer.model for offer in _offers() if offer.provider.dialect != "images"]
-    return {"models": [native_model(model) for model in sold]}
+    return {"models": [native_model(one) for one in _offers() if one.provider.dialect != "images"]}
 
 
-def native_model(model: Model) -> dict[str, Any]:
+def native_model(offer: Offer) -> dict[str, Any]:
     """One of them."""
+    model = offer.model
     return {
         "name": f"models/{model.id}",
         "version": "simulated",
@@ -81,4 +82,4 @@ def _offers() -> Iterator[Offer]:
 
 
 def _sellers() -> Iterator[Provider]:
-    return (catalogue()[name] for name in _SELLERS if name in catalogue())
+    return (catalogue()[name] for name in _SELLERS)
