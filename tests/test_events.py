@@ -226,15 +226,33 @@ def test_behind_an_event_that_cannot_be_read_nothing_is_believed() -> None:
     ],
 )
 @pytest.mark.parametrize("done", [True, False])
-def test_an_error_in_mid_stream_is_that_error(chunk: object, *, done: bool) -> None:
-    found = bad(events(*NEW_API[:2], chunk, done=done))
-    assert found.kind is ErrorClass.TRANSIENT
-    assert found.message == "Provider returned error"
+def test_an_error_behind_pieces_of_an_answer_may_have_been_billed(chunk: object, *, done: bool) -> None:
+    for pieces in (NEW_API[:1], NEW_API[:2], NATIVE[:1], OPENROUTER[:1]):
+        found = bad(events(*pieces, chunk, done=done))
+        assert found.kind is ErrorClass.UNCERTAIN
+        assert found.message == "the stream broke off with an error: Provider returned error"
+    assert bad(": PROCESSING\n\n" + events(chunk, done=done)).kind is ErrorClass.TRANSIENT
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (429, ErrorClass.UNCERTAIN),
+        ("model_not_found", ErrorClass.UNCERTAIN),
+        (401, ErrorClass.AUTH),
+        (402, ErrorClass.CREDITS),
+        ("content_filter", ErrorClass.BLOCKED),
+    ],
+)
+def test_what_stops_a_run_or_a_row_does_so_in_mid_stream_too(code: object, kind: ErrorClass) -> None:
+    error = {"code": code, "message": "no"} | ({"status": 503} if code == "model_not_found" else {})
+    assert bad(events(*NEW_API[:2], {"error": error})).kind is kind
 
 
 def test_a_bare_complaint_is_what_ended_a_stream_unless_it_went_on_to_its_end() -> None:
     complaint = {"code": 503, "message": "Provider returned error"}
-    assert bad(events(*NEW_API[:2], complaint, done=False)).kind is ErrorClass.TRANSIENT
+    assert bad(events(complaint, done=False)).kind is ErrorClass.TRANSIENT
+    assert bad(events(*NEW_API[:2], complaint, done=False)).message.endswith("error: Provider returned error")
     is_the_picture(good(events(NEW_API[0], complaint, *NEW_API[1:])))
 
 
@@ -244,10 +262,12 @@ def test_an_error_after_the_finish_does_not_take_the_picture_away() -> None:
     is_the_picture(good(events(*NEW_API, {"choices": [{"index": 0, "error": error}]})))
 
 
-def test_a_finish_reason_error_without_words_is_the_endpoints_trouble() -> None:
-    assert bad(events(NEW_API[0], delta(finish_reason="error"))).kind is ErrorClass.TRANSIENT
-    found = bad(events(delta(content="Let me"), delta(finish_reason="error")), expect=Expect.TEXT)
-    assert found.kind is ErrorClass.TRANSIENT
+def test_a_finish_reason_error_is_an_error_without_words_of_its_own() -> None:
+    streamed = bad(events(delta(content="Let me"), delta(finish_reason="error")), expect=Expect.TEXT)
+    assert streamed.kind is ErrorClass.UNCERTAIN
+    assert streamed.text == "Let me"
+    whole = bad(json.dumps(completion("Let me", finish_reason="error")), expect=Expect.TEXT)
+    assert whole.kind is ErrorClass.TRANSIENT
 
 
 def test_an_error_status_with_events_says_what_they_say() -> None:

@@ -38,6 +38,8 @@ _BLOCKED = {
 }
 _CUT = {"length", "max_tokens"}
 _FAILED = {"error"}
+_FREE = {ErrorClass.RATE, ErrorClass.TRANSIENT, ErrorClass.NO_CHANNEL, ErrorClass.BAD_ANSWER}
+"""After which a task is tried again as if nothing had been bought."""
 _BROKEN_OFF = (ErrorClass.UNCERTAIN, "the stream broke off before its end")
 _ANSWERS = {"choices", "data", "candidates", "promptFeedback", "usageMetadata"}
 
@@ -69,10 +71,10 @@ def read(
     error = _error(answer)
     if error is not None:
         failure = failures.classify(status, headers, {**scalars(answer), "error": error}, now=now)
-        return msgspec.structs.replace(failure, usage=reported(answer))
+        return _billed(msgspec.structs.replace(failure, usage=reported(answer)), found)
     if found.whole and not answer.keys() & _ANSWERS:
         return _unreadable(status, headers, body)
-    return _Reading(answer, lifted).result(status, headers, expect, whole=found.whole)
+    return _Reading(answer, lifted).result(status, headers, expect, found)
 
 
 def _decoded(headers: Mapping[str, str], body: bytes | bytearray) -> tuple[pieces.Joined, dict[str, bytes]]:
@@ -119,12 +121,12 @@ class _Reading:
         self._failed = bool(ends & _FAILED)
 
     def result(
-        self, status: int, headers: Mapping[str, str], expect: Expect, *, whole: bool
+        self, status: int, headers: Mapping[str, str], expect: Expect, found: pieces.Joined
     ) -> Generation | Failure:
         """What it comes to; nothing that can be relied on where it is not whole."""
         text = _whole("\n".join(filter(None, self._texts)))
-        images = self._pictures.found(promote=not self._blocked) if whole else ()
-        said = whole and not (self._blocked or self._cut or self._failed) and bool(text or self._calls)
+        images = self._pictures.found(promote=not self._blocked) if found.whole else ()
+        said = found.whole and not (self._blocked or self._cut or self._failed) and bool(text or self._calls)
         finish_reason = next(iter(self._reasons), None)
         usage = reported(self._answer)
         request_id = failures.request_id(headers, self._answer)
@@ -138,10 +140,10 @@ class _Reading:
                 usage=usage,
                 request_id=request_id,
             )
-        kind, what = self._without_picture() if whole else _BROKEN_OFF
+        kind, what = self._without_picture() if found.whole else _BROKEN_OFF
         reason = f" (finish reason {finish_reason})" if finish_reason else ""
         remarks = "".join(f": {remark}" for remark in (*self._remarks, text[:400]) if remark)
-        return Failure(
+        failure = Failure(
             kind=kind,
             message=failures.plain(f"{what}{reason}{remarks}"),
             http_status=status,
@@ -150,6 +152,7 @@ class _Reading:
             usage=usage,
             request_id=request_id,
         )
+        return _billed(failure, found)
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
         self._reason(choice.get("native_finish_reason"))
@@ -231,6 +234,14 @@ class _Reading:
         if self._cut:
             return ErrorClass.LENGTH, "cut by max_tokens before there was a picture"
         return ErrorClass.NO_IMAGE, "an answer without a picture"
+
+
+def _billed(failure: Failure, found: pieces.Joined) -> Failure:
+    """A failure as it counts: behind pieces of an answer an error may have been billed, whatever it is."""
+    if not found.begun or failure.kind not in _FREE:
+        return failure
+    message = failures.plain(f"the stream broke off with an error: {failure.message}")
+    return msgspec.structs.replace(failure, kind=ErrorClass.UNCERTAIN, message=message)
 
 
 def _calls(calls: list[Any]) -> str | None:

@@ -39,6 +39,8 @@ class Joined(Value, frozen=True, kw_only=True):
     answer: Any
     whole: bool = True
     """Whether it came to its end: a finish reason, an error, or the mark that ends a stream."""
+    begun: bool = False
+    """Whether pieces of it came before an error."""
     torn: bool = False
     """Whether a payload that `pictures.lift` took out goes on in the next event."""
 
@@ -67,6 +69,7 @@ class _Answer:
 
     def __init__(self) -> None:
         self._whole = False
+        self._begun = False
         self._fields: dict[str, Any] = {}
         self._complaint: dict[str, Any] | None = None
         self._data: list[Any] = []
@@ -95,6 +98,7 @@ class _Answer:
         return Joined(
             answer=fields,
             whole=whole or bool(block or self._data or fields.get("error")),
+            begun=self._begun,
             torn=any(part.torn for part in self._parts()),
         )
 
@@ -105,6 +109,10 @@ class _Answer:
         return any(part.ended for part in self._parts())
 
     def _chunk(self, chunk: Mapping[str, Any]) -> None:
+        choices = [mapping(choice) for choice in sequence(chunk.get("choices"))]
+        candidates = [mapping(candidate) for candidate in sequence(chunk.get("candidates"))]
+        erring = chunk.get("error") or any(choice.get("error") for choice in choices)
+        self._begun = self._begun or (not erring and bool(choices or candidates))
         first = {name: chunk[name] for name in _FIRST_OF if chunk.get(name)}
         last = {name: chunk[name] for name in _LAST_OF if chunk.get(name)}
         self._fields = {**first, **self._fields, **last}
@@ -114,9 +122,9 @@ class _Answer:
             self._complaint = scalars(chunk)
         self._data += islice(sequence(chunk.get("data")), _MOST)
         del self._data[_MOST:]
-        for choice in map(mapping, sequence(chunk.get("choices"))):
+        for choice in choices:
             _of(self._choices, choice, _Choice).take(choice)
-        for candidate in map(mapping, sequence(chunk.get("candidates"))):
+        for candidate in candidates:
             _of(self._candidates, candidate, _Candidate).take(candidate)
 
 
