@@ -18,7 +18,7 @@ import anyio
 import msgspec
 import pybase64
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen import job as jobs
@@ -216,11 +216,8 @@ def test_rows_that_wait_for_others_leave_no_worker_idle(memory: Path, backend: s
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_thousand_children_wait_for_their_one_parent_and_nobody_else_does(
-    memory: Path, backend: str
-) -> None:
-    tree = Tree(memory, backend=backend)
+def test_a_thousand_children_wait_for_their_one_parent_and_nobody_else_does(memory: Path) -> None:
+    tree = Tree(memory)
     others = [(f"other-{n}", f"other {n}", "") for n in range(50)]
     tree.grow([*((f"child-{n}", f"child {n}", "root") for n in range(1000)), ("root", "root", ""), *others])
     assert tree.run(concurrency=16).bought == 1051
@@ -544,12 +541,7 @@ def forests(draw: st.DrawFn) -> list[tuple[str, str, str, int]]:
 
 
 @pytest.mark.virtual_time
-@settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(forest=forests(), seed=st.integers(0, 2**16), concurrency=st.integers(1, 6))
 def test_any_forest_ends_with_every_row_final_and_made_from_its_parent(
     tmp_path_factory: pytest.TempPathFactory,
