@@ -512,6 +512,18 @@ def test_a_picture_and_a_request_have_no_more_bytes_than_the_endpoint_takes(fold
     assert "Painter takes 4,000" in message
 
 
+def test_the_picture_of_the_row_that_is_continued_goes_along_and_counts(folder: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "prompt": "x"},
+        {"id": "b", "prompt": "x", "parent": "a", "references": ["a.jpg"] * 2, "model": OLD},
+        {"id": "c", "prompt": "x", "parent": "a", "references": ["a.jpg"] * 3, "model": OLD},
+    ]
+    found = problems(as_jsonl(folder / "t.jsonl", rows), provider=providers.find("openrouter"))
+    assert [(row, column) for row, column, _ in found] == [(3, "references")]
+    told = problems(as_jsonl(folder / "t.jsonl", rows[:2]), cannot={"parent": "no history"})
+    assert told == [(2, "parent", "no history")]
+
+
 def test_what_the_wire_format_has_no_place_for_is_told_at_the_first_row_that_has_it(folder: Path) -> None:
     cannot = {"system": "no systems", "seed": "no seeds", "expect": "no words", "aspect_ratio": "no shapes"}
     rows: list[dict[str, Any]] = [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchgen.client import Answer
 from batchgen.dialects import DIALECTS, gemini
+from batchgen.dialects.messages import conversation
 from batchgen.records import (
     Attached,
     ErrorClass,
@@ -213,6 +214,13 @@ def test_system_prompt_and_history_go_before_the_prompt() -> None:
         {"role": "model", "parts": [{"text": "Here."}]},
         {"role": "user", "parts": [{"text": "a sunset"}]},
     ]
+
+
+def test_a_system_message_of_one_s_own_goes_before_what_was_said_on_the_way() -> None:
+    history = (Turn(role="user", text="a cat"), Turn(role="assistant", text="Here."))
+    own = [{"role": "system", "content": "Paint."}, {"role": "user", "content": "at night"}]
+    said = conversation(task(history=history, messages=json.dumps(own)), ())
+    assert [turn["content"] for turn in said] == ["Paint.", "a cat", "Here.", "at night"]
 
 
 def test_references_go_before_the_words_as_they_lie_in_memory() -> None:

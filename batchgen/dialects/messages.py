@@ -19,8 +19,11 @@ def conversation(task: Task, attached: Sequence[Attached]) -> list[dict[str, Any
     :param attached: the task's references as they travel, in their order; marks stand for what they hold.
     """
     said: list[dict[str, Any]] = [{"role": "system", "content": task.system}] if task.system else []
+    own = [{"role": "user", "content": task.prompt}] if task.messages is None else decoded(task.messages)
+    while own[0]["role"] in {"system", "developer"}:  # what holds for all goes before all
+        said.append(own.pop(0))
     said += [{"role": turn.role, "content": turn.text} for turn in task.history]
-    said += [{"role": "user", "content": task.prompt}] if task.messages is None else decoded(task.messages)
+    said += own
     if attached:
         said[-1] = {**said[-1], "content": [*_pictures(attached), *_parts(said[-1]["content"])]}
     return said

@@ -124,7 +124,7 @@ class Asking:
         if asked.said is None and asked.brought is None:
             return
         rows = len(asked.said.indices if asked.said is not None else asked.brought.indices)  # type: ignore[union-attr]
-        self._check_pictures(asked, models, rows)
+        self._check_pictures(asked, content.get("parent"), models, rows)
         self._check_bytes(content, asked, rows)
 
     def _said(self, batch: pa.RecordBatch) -> Coded[Conversation] | None:
@@ -204,13 +204,14 @@ class Asking:
             column=self._cells.ours.get(ours),
         )
 
-    def _check_pictures(self, asked: Asked, models: Column, rows: int) -> None:
-        counts: Column = pa.scalar(0, pa.int64())
+    def _check_pictures(self, asked: Asked, parents: Column | None, models: Column, rows: int) -> None:
+        # A row that continues another brings that one's picture along.
+        counts = pa.scalar(0, pa.int64()) if parents is None else pc.is_valid(parents).cast(pa.int64())
         column = self._cells.ours.get("references") or self._cells.ours["messages"]
         if asked.brought is not None:
-            counts = pc.fill_null(asked.brought.column(len, pa.int64()), 0)
+            counts = pc.add(counts, pc.fill_null(asked.brought.column(len, pa.int64()), 0))
         if asked.said is not None:
-            if asked.brought is not None:
+            if asked.brought is not None or parents is not None:
                 shut = asked.said.column(lambda said: not said.open, pa.bool_())
                 self._problems.add_where(
                     pc.and_(shut, pc.greater(counts, 0)),

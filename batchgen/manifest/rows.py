@@ -125,7 +125,8 @@ class Rows:
             "max_tokens": self._cells.number(batch, "max_tokens", params.max_tokens),
         }
         stored = {**content, **wanted.stored}
-        self._asking.check(stored, wanted, models)
+        parents = {"parent": self._cells.text(batch, "parent")} if self.parent_column is not None else {}
+        self._asking.check({**stored, **parents}, wanted, models)
         ours = {
             "id": self._ids(batch),
             "digest": digests({**content, **wanted.hashed}),
@@ -135,7 +136,7 @@ class Rows:
         }
         names = [*SCHEMA.names, *(field.name for field in self._asking.fields)]
         columns = [spread(ours[name], batch.num_rows) for name in names]
-        columns += [self._cells.text(batch, "parent")] if self.parent_column is not None else []
+        columns += parents.values()
         columns += [batch.column(name) for name in self._carried]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
