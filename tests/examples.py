@@ -358,8 +358,9 @@ _FINISHES = {
         "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
     ),
     ErrorClass.LENGTH: ("length", "MAX_TOKENS"),
+    ErrorClass.TRANSIENT: ("error",),
     ErrorClass.NO_IMAGE: (
-        "stop", "content_filter", "tool_calls", "error", "STOP", "LANGUAGE", "OTHER",
+        "stop", "content_filter", "tool_calls", "STOP", "LANGUAGE", "OTHER",
         "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS",
         "IMAGE_OTHER", "NO_IMAGE", "FINISH_REASON_UNSPECIFIED",
     ),

@@ -85,7 +85,7 @@ def test_what_pixels_cannot_tell_is_not_held_against_them(
 
 @pytest.mark.blocks
 def test_the_summary_counts_the_pictures_of_another_size(memory: Path) -> None:
-    nights = Nights(memory, Settings(paint=False))  # whose pictures are small squares
+    nights = Nights(memory, Settings(paint=False, ignores_size=True))  # its pictures are small squares
     nights.write("id,prompt,aspect_ratio,image_size\na,p,1:1,\nb,p,,512\nc,p,,\nd,p,16:9,\n")
     summary = nights.run(image_options="flat")
     one = "1 picture is not of the size that was asked for: `size_ok` in the table tells which"

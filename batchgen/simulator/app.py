@@ -74,8 +74,8 @@ def serve(
             access_log=False,
             backlog=BACKLOG,
         )
-        on_ready(f"http://{shown}:{listening.getsockname()[1]}")
         with contextlib.suppress(KeyboardInterrupt):
+            on_ready(f"http://{shown}:{listening.getsockname()[1]}")
             uvicorn.Server(config).run(sockets=[listening])
 
 
