@@ -145,7 +145,7 @@ class Worker:
             return kept
         picture = _picture(kept)
         if picture is None:
-            return self._said(task, kept)
+            return self._said(task, kept, [])
         data, link = picture.data, picture.url or ""
         fetched = await self._client.fetch(link) if data is None else data
         if isinstance(fetched, Failure):
@@ -191,20 +191,11 @@ class Worker:
         ]
         images.append(self._put(stem, data, found, draft=False))
         sizes = [(seen.width, seen.height) for draft, seen in drafts if not draft.draft]
-        usage = self._usage(task, generation.usage, [*sizes, (found.width, found.height)])
-        return Outcome(
-            images=tuple(images),
-            text=generation.text,
-            reasoning=generation.reasoning,
-            tool_calls=generation.tool_calls,
-            finish_reason=generation.finish_reason,
-            request_id=generation.request_id,
-            http_status=200,
-            **usage,
-        )
+        said = self._said(task, generation, [*sizes, (found.width, found.height)])
+        return msgspec.structs.replace(said, images=tuple(images))
 
-    def _said(self, task: Task, generation: Generation) -> Outcome:
-        """Words that complete a task without a picture."""
+    def _said(self, task: Task, generation: Generation, sizes: Sequence[tuple[int, int]]) -> Outcome:
+        """What a good answer comes to but for its pictures, which are of these sizes."""
         return Outcome(
             text=generation.text,
             reasoning=generation.reasoning,
@@ -212,7 +203,7 @@ class Worker:
             finish_reason=generation.finish_reason,
             request_id=generation.request_id,
             http_status=200,
-            **self._usage(task, generation.usage, []),
+            **self._usage(task, generation.usage, sizes),
         )
 
     def _examined(self, images: Iterable[EncodedImage]) -> Iterator[tuple[EncodedImage, Picture]]:
@@ -236,17 +227,10 @@ class Worker:
     def _unkept(self, task: Task, generation: Generation, kind: ErrorClass, message: str) -> Outcome:
         # Where words are enough, they are not bought again for a picture that nobody asked for.
         words = task.expect is Expect.TEXT and bool(generation.text or generation.tool_calls)
-        return Outcome(
-            kind=None if words and kind is not ErrorClass.UNWRITTEN else kind,
-            message=message,
-            text=generation.text,
-            reasoning=generation.reasoning,
-            tool_calls=generation.tool_calls,
-            finish_reason=generation.finish_reason,
-            request_id=generation.request_id,
-            http_status=200,
-            # Of unknown size: where the tokens are not reported, it is counted as the usual one.
-            **self._usage(task, generation.usage, [(1024, 1024)]),
+        # Of unknown size: where the tokens are not reported, it is counted as the usual one.
+        said = self._said(task, generation, [(1024, 1024)])
+        return msgspec.structs.replace(
+            said, kind=None if words and kind is not ErrorClass.UNWRITTEN else kind, message=message
         )
 
     def _failed(self, task: Task, failure: Failure) -> Outcome:
