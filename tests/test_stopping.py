@@ -104,6 +104,19 @@ def test_a_drained_run_prints_the_command_that_finishes_it(folder: Path) -> None
     assert statuses(folder) == {"succeeded": 40}
 
 
+def test_an_endpoint_whose_chat_sends_no_pictures_is_asked_by_the_told_command_in_gemini_s_format(
+    folder: Path,
+) -> None:
+    source = night(folder, rows=6, settings="concurrency = 2", faults="chat_pictures = false")
+    stopped = shell(f"{shlex.join(COMMAND)} run {shlex.quote(source)}")
+    assert stopped.returncode == 3
+    assert statuses(folder) == {"pending": 6}
+    resume = resume_of(stopped.stdout)
+    assert resume == [*COMMAND, "run", source, "--dialect", "gemini"]
+    assert shell(shlex.join(resume)).returncode == 0
+    assert statuses(folder) == {"succeeded": 6}
+
+
 def test_failures_are_taken_up_by_the_told_command_and_success_tells_none(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

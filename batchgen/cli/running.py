@@ -70,7 +70,7 @@ def run(
     finally:
         if watch is not None:
             watch.close()
-    resume = _resume(summary, command)
+    resume = _resume(job, summary, command)
     if as_json:
         say_json({**msgspec.structs.asdict(summary), "resume": resume})
     else:
@@ -98,10 +98,12 @@ def _note(job: Job, typed: Sequence[str]) -> str:
     return "with the same table on standard input" if job.manifest == "-" else ""
 
 
-def _resume(summary: Summary, command: Sequence[str]) -> list[str] | None:
+def _resume(job: Job, summary: Summary, command: Sequence[str]) -> list[str] | None:
     """The command for what this run leaves to be done; None when that is nothing."""
     if summary.left:
-        return [*command]
+        mute = summary.stopped is not None and summary.stopped.reason == ErrorClass.ENDPOINT_INCAPABLE
+        known = job.base_url is None and job.dialect is None
+        return with_flags(command, "--dialect", "gemini") if mute and known else [*command]
     return with_flags(command, "--retry-failed") if summary.exit_status == 1 else None
 
 
