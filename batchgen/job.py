@@ -273,7 +273,7 @@ def _provider(job: Job) -> Provider:
 
 def _found(job: Job) -> Provider:
     if job.base_url is not None and job.provider is None:
-        return providers.at_url(job.base_url, dialect=job.dialect or "chat")
+        return providers.at_url(job.base_url, dialect=job.dialect)
     known = providers.speaking(providers.find(job.provider or "core-today"), job.dialect)
     if job.base_url is None:
         return known

@@ -97,9 +97,11 @@ def model_of(provider: Provider, name: str) -> Model:
     return find_model(provider, name) or Model(id=name.strip())
 
 
-def at_url(base_url: str, *, dialect: str = "chat") -> Provider:
+def at_url(base_url: str, *, dialect: str | None = None) -> Provider:
     """
     The provider at a base URL: a known one if it is its address, else one without models and prices.
+
+    :param dialect: the wire format; by None that of the address, or else `chat`.
 
     A trailing slash and a pasted path of a dialect (`/chat/completions`) are taken off.
 
@@ -107,9 +109,11 @@ def at_url(base_url: str, *, dialect: str = "chat") -> Provider:
     """
     url = _base(base_url)
     for provider in catalogue().values():
-        if provider.base_url == url and provider.dialect == dialect:
-            return provider
-    return Provider(name="custom", title=url, base_url=url, dialect=dialect)
+        for name in (provider.dialect, *provider.ways):
+            known = speaking(provider, name)
+            if known.base_url == url and dialect in {None, name}:
+                return known
+    return Provider(name="custom", title=url, base_url=url, dialect=dialect or "chat")
 
 
 def is_loopback(base_url: str) -> bool:

@@ -46,7 +46,7 @@ def test_a_provider_is_complete_dated_and_sourced(provider: Provider) -> None:
     assert catalogue()[provider.name] is provider
     assert provider.title
     assert provider.models
-    assert provider.dialect == ("images" if provider.name == "openai" else "chat")
+    assert provider.dialect == {"openai": "images", "google": "gemini"}.get(provider.name, "chat")
     assert dt.date.fromisoformat(provider.prices_as_of) <= dt.datetime.now(dt.UTC).date()
     assert provider.source.startswith("https://")
     assert not provider.base_url.endswith(("/", "/chat/completions"))
@@ -163,6 +163,10 @@ def test_a_base_url_ends_before_the_path_of_the_dialect(given_url: str, base_url
 
 def test_the_address_of_a_known_provider_is_that_provider() -> None:
     assert at_url("https://api.core.today/llm/gemini/v1beta/openai/chat/completions") is find("core-today")
+    native = at_url("https://api.core.today/llm/gemini/v1beta/")
+    assert native == speaking(find("core-today"), "gemini")
+    assert at_url(native.base_url, dialect="gemini") == native
+    assert at_url(find("google").base_url) is find("google")
     other = at_url("https://api.core.today/llm/gemini/v1beta/openai", dialect="other")
     assert (other.name, other.dialect, other.models) == ("custom", "other", ())
 
@@ -281,11 +285,18 @@ def test_a_price_for_pictures_that_go_along_may_be_stated_and_need_not() -> None
     )
 
 
+def test_google_is_asked_in_its_own_format_because_its_chat_sends_no_pictures() -> None:
+    google = find("google")
+    assert (google.dialect, google.key_header) == ("gemini", "x-goog-api-key")
+    chat = speaking(google, "chat")
+    assert (chat.base_url, chat.key_header) == (f"{google.base_url}/openai", "authorization")
+
+
 @pytest.mark.parametrize("name", ["core-today", "google", "simulator"])
 def test_the_images_api_is_spoken_where_chat_is(name: str) -> None:
     provider = find(name)
     images = speaking(provider, "images")
-    assert (images.dialect, images.base_url) == ("images", provider.base_url)
+    assert (images.dialect, images.base_url) == ("images", speaking(provider, "chat").base_url)
     assert (images.models, images.key_variables) == (provider.models, provider.key_variables)
 
 
