@@ -279,6 +279,42 @@ async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path)
         assert (feed._held, len(feed._busy)) == (8, 9)
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("rows", ["b,night,a", "b,night,a\nc,banner,b"], ids=["two rows", "three rows"])
+async def test_a_row_whose_parent_lands_while_the_manifest_is_read_is_offered(
+    tmp_path: Path, rows: str
+) -> None:
+    manifest = read(tmp_path, f"id,prompt,parent\na,base,\n{rows}\n")
+    job = jobs.resolve(str(tmp_path / "table.csv"), {"provider": "simulator"})
+    path = tmp_path / LEDGER
+    due: list[str] = []
+
+    async def late(call: Callable[[], Any]) -> Any:
+        found = call()
+        if found is None and due:
+            feed.ended(due.pop())
+        return found
+
+    with closing(Ledger(path, blocking=inline)) as ledger, closing(Reader(path)) as reader:
+        feed = Feed(
+            job,
+            manifest,
+            reader,
+            None,
+            ledger=ledger,
+            provider="simulator",
+            root=tmp_path,
+            room=8,
+            blocking=late,
+            now=lambda: 0,
+        )
+        offers = feed.offers()
+        due.append((await anext(offers)).task.key)
+        with anyio.fail_after(10):
+            assert [offer async for offer in offers] == []
+    assert feed.waiting == rows.count("\n") + 1, "the ledger knows of no picture of the first one"
+
+
 # What fails, and what is bought anew
 
 
