@@ -163,6 +163,8 @@ class Feed:
             row = await self._read() if self._held < self._room else None
             if row is None:
                 await self._flush()
+                if self._ready:
+                    break  # what they waited for has landed meanwhile
                 if not self._aside:
                     return None
                 self._landed = anyio.Event()

@@ -92,7 +92,9 @@ class Summary(Value, frozen=True, kw_only=True):
     waiting: int
     """Tasks this run was about that continue one without a picture, about which it was not."""
     left_usd: Decimal | None
-    """About what those would cost; None when a model has no price."""
+    """About what `left` would cost; None when a model has no price."""
+    failed: int
+    """Tasks this run was about that have failed for good."""
     budget_needed: int | None
     """USD; a budget with room for those, where one stopped the run."""
     unpriced: int
@@ -322,7 +324,7 @@ def _summary(
         needed = math.ceil(totals.counted_usd + left.most_usd)
         stop = msgspec.structs.replace(stop, remedy=f"raise --budget to {needed} and run the same command")
     feed = purchase.feed
-    unsuccessful = counts.failed + feed.orphaned + feed.unsuccessful
+    failed, waiting = counts.failed + feed.orphaned + feed.unsuccessful, left.waiting or feed.waiting
     return Summary(
         directory=str(directory),
         table=str(directory / TABLE),
@@ -346,14 +348,15 @@ def _summary(
         counted_usd=totals.counted_usd,
         budget_usd=None if job.budget is None else Decimal(str(job.budget)),
         left=left.tasks,
-        waiting=left.waiting or feed.waiting,
+        waiting=waiting,
         left_usd=left.usd,
+        failed=failed,
         budget_needed=needed,
         unpriced=tally.unpriced,
         failures=tuple(reader.failures()),
         elapsed_s=elapsed,
         stopped=stop,
-        exit_status=stop.exit_status if stop is not None else int(unsuccessful > 0),
+        exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),
     )
 
 

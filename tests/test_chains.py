@@ -279,6 +279,42 @@ async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path)
         assert (feed._held, len(feed._busy)) == (8, 9)
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("rows", ["b,night,a", "b,night,a\nc,banner,b"], ids=["two rows", "three rows"])
+async def test_a_row_whose_parent_lands_while_the_manifest_is_read_is_offered(
+    tmp_path: Path, rows: str
+) -> None:
+    manifest = read(tmp_path, f"id,prompt,parent\na,base,\n{rows}\n")
+    job = jobs.resolve(str(tmp_path / "table.csv"), {"provider": "simulator"})
+    path = tmp_path / LEDGER
+    due: list[str] = []
+
+    async def late(call: Callable[[], Any]) -> Any:
+        found = call()
+        if found is None and due:
+            feed.ended(due.pop())
+        return found
+
+    with closing(Ledger(path, blocking=inline)) as ledger, closing(Reader(path)) as reader:
+        feed = Feed(
+            job,
+            manifest,
+            reader,
+            None,
+            ledger=ledger,
+            provider="simulator",
+            root=tmp_path,
+            room=8,
+            blocking=late,
+            now=lambda: 0,
+        )
+        offers = feed.offers()
+        due.append((await anext(offers)).task.key)
+        with anyio.fail_after(10):
+            assert [offer async for offer in offers] == []
+    assert feed.waiting == rows.count("\n") + 1, "the ledger knows of no picture of the first one"
+
+
 # What fails, and what is bought anew
 
 
@@ -393,11 +429,11 @@ def test_a_row_whose_parent_is_no_part_of_the_run_waits_and_is_counted(memory: P
     found = plan.preview(jobs.resolve(str(tree.manifest), given))
     assert (found.new, found.waiting, found.done, found.left_alone) == (1, 2, 0, 0)
     summary = tree.run(limit=3)
-    assert (summary.bought, summary.waiting, summary.left, summary.exit_status) == (1, 2, 0, 0)
+    assert (summary.bought, summary.waiting, summary.left, summary.exit_status) == (1, 2, 0, 1)
     assert tree.asked("x") == len(tree.endpoint.log)
     (memory / "only.txt").write_text("c\ny\n")
     summary = tree.run(only=str(memory / "only.txt"))
-    assert (summary.bought, summary.waiting) == (1, 1), "x is done, b is not"
+    assert (summary.bought, summary.waiting, summary.failed) == (1, 1, 0), "x is done, b is not"
     assert (tree.run().bought, tree.run().requests) == (3, 0)
     tree.check()
 

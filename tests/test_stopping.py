@@ -117,6 +117,19 @@ def test_an_endpoint_whose_chat_sends_no_pictures_is_asked_by_the_told_command_i
     assert statuses(folder) == {"succeeded": 6}
 
 
+def test_rows_that_wait_for_others_are_no_success_and_nothing_takes_them_up_as_failed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = night(folder, rows=2)
+    (folder / "prompts.csv").write_text("id,prompt,parent\na,a pear,\nb,by night,a\n")
+    (folder / "only.txt").write_text("b\n")
+    assert cli(["run", source, "--only", "only.txt", "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "waiting: 1 row waits for the one it continues, which this run was not about" in out
+    assert "retry-failed" not in out
+    assert cli(["run", source, "-q"]) == 0
+
+
 def test_failures_are_taken_up_by_the_told_command_and_success_tells_none(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ def _resume(job: Job, summary: Summary, command: Sequence[str]) -> list[str] | N
         mute = summary.stopped is not None and summary.stopped.reason == ErrorClass.ENDPOINT_INCAPABLE
         known = job.base_url is None and job.dialect is None
         return with_flags(command, "--dialect", "gemini") if mute and known else [*command]
-    return with_flags(command, "--retry-failed") if summary.exit_status == 1 else None
+    return with_flags(command, "--retry-failed") if summary.exit_status == 1 and summary.failed else None
 
 
 def with_flags(command: Sequence[str], *flags: str) -> list[str]:
@@ -297,7 +297,13 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         what = "rows" if summary.for_words else "pictures"
         lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} {what}{about}")
     if summary.waiting:
-        lines.append(f"waiting: {summary.waiting:,} rows, for rows they continue that this run was not about")
+        rows = (
+            "row waits for the one it continues"
+            if summary.waiting == 1
+            else "rows wait for those they continue"
+        )
+        rest = "which this run was not about: --only and --limit must take in both"
+        lines.append(f"waiting: {summary.waiting:,} {rows}, {rest}")
     if resume is None:
         return lines
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
