@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
+_FEW: Final = 512
+"""Rows that are kept once they are read, where they are one stretch of a draft: a few megabytes at most."""
 _TASKS: Final = b"batchgen:tasks"
 _LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
@@ -201,7 +203,7 @@ _RESULT: Final = pa.schema(
 
 
 class Manifest:
-    """A handle on a snapshot. It holds no rows; `batches` may be gone through as often as one likes."""
+    """A handle on a snapshot, which may be gone through as often as one likes. It holds no rows but a few."""
 
     def __init__(self, path: Path) -> None:
         """Raise `StorageError` if there is no readable snapshot at `path`."""
@@ -211,6 +213,8 @@ class Manifest:
             self.rows: int = file.metadata.num_rows
             said = file.metadata.metadata or {}
             stated = said.get(_TASKS)
+            self._few = file.num_row_groups == 1 and self.rows <= _FEW
+        self._held: list[pa.RecordBatch] | None = None
         if stated is None:
             raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
         self.tasks = int(stated)
@@ -227,8 +231,15 @@ class Manifest:
 
         :param depth: those alone whose row continues so many others; where the manifest has parents.
         """
-        for rows in _groups(self.path, depth=depth):
+        for rows in self._groups(depth):
             yield from _expand(rows, self.carried)
+
+    def _groups(self, depth: int | None) -> Iterable[pa.RecordBatch]:
+        if depth is not None or not self._few:
+            return _groups(self.path, depth=depth)
+        if self._held is None:
+            self._held = [*_groups(self.path)]
+        return self._held
 
 
 def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
