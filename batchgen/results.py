@@ -84,6 +84,13 @@ SCHEMA = pa.schema(
 """The columns of every table, before the manifest's own."""
 _ADDED = ("size_ok", "reasoning", "tool_calls")
 """Those that tables of earlier versions do not have."""
+_REPEATED = (
+    *("status", "model", "provider", "images.list.element.mime", "finish_reason", "error_class"),
+    *("error_message", "usage_quality"),
+)
+"""Columns of few values. A dictionary of what does not repeat takes longer than all the rest, for nothing."""
+_FEW = 64
+"""Rows for which to set up a compressor for every column costs more than it saves."""
 
 
 class Tally(Value, frozen=True, kw_only=True):
@@ -118,8 +125,11 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
     schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
     tally = _Adding()
     temporary = path.with_name(f".{path.name}.part")
+    compression = "zstd" if manifest.tasks > _FEW else "none"
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            temporary, schema, compression=compression, use_dictionary=[*_REPEATED]
+        ) as writer:
             for batch in manifest.batches():
                 writer.write_table(pa.Table.from_batches(_rows(batch, ledger, tally, schema)))
                 pa.default_memory_pool().release_unused()

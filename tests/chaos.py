@@ -62,6 +62,15 @@ class Killed(BaseException):
     """The process is dead: nothing it does any more leaves a trace."""
 
 
+def _copied(source: str, target: str) -> None:
+    """Copy a file as a crash leaves it; ballast is nothing but a length."""
+    if source.endswith("-ballast"):
+        Path(target).touch()
+        os.truncate(target, Path(source).stat().st_size)
+    else:
+        shutil.copyfile(source, target)
+
+
 def unheard(*_: object) -> None:
     """Take a signal that trio hands on because the run ended before it came to it."""
 
@@ -86,6 +95,11 @@ class Life:
         self._signals = signals or {}
         self.delivered = 0
 
+    @property
+    def eventful(self) -> bool:
+        """Whether anything is to happen to it."""
+        return self._kill is not None or bool(self._signals)
+
     def step(self) -> None:
         """Count; on the step where it is to happen, die or be signalled."""
         self.steps += 1
@@ -93,7 +107,7 @@ class Life:
             return
         if self.steps == self._kill:
             self.over = True
-            shutil.copytree(self._directory, self._left)
+            shutil.copytree(self._directory, self._left, copy_function=_copied)
         number = self._signals.get(self.steps)
         # Where a run does not listen, a signal would end the tests.
         if number is not None and signal.getsignal(number) not in {signal.SIG_DFL, unheard}:
@@ -397,9 +411,9 @@ class Night(Nights):
     def _last_run(self) -> int:
         if not (self.directory / LEDGER).exists():
             return 0
-        with closing(Reader(self.directory / LEDGER)) as reader:
-            last = reader.last_run()
-        return 0 if last is None else last.id
+        with closing(sqlite3.connect(self.directory / LEDGER)) as ledger:
+            ((last,),) = ledger.execute("SELECT ifnull(max(id), 0) FROM runs")
+        return int(last)
 
     def _finish(self, **first: object) -> bool:
         """Resume until every row is final; whether any of them failed. The first run is told more."""
@@ -421,7 +435,7 @@ class Night(Nights):
         try:
             summary = self.run(
                 seed=self.seed * 100 + len(self.lives),
-                on_progress=life.live,
+                on_progress=life.live if life.eventful else None,
                 signals=True,
                 **{**self.values, **values},
             )
@@ -514,15 +528,15 @@ class Audit:
     def __init__(self, night: Night) -> None:
         self.night = night
         self.log = night.endpoint.log
-        with closing(sqlite3.connect(night.directory / LEDGER)) as ledger:
+        with closing(Reader(night.directory / LEDGER)) as reader:
+            self.totals = reader.totals()
+            ledger = reader._connection
             names = ", ".join(Attempt.__dataclass_fields__)
             self.attempts = [
                 Attempt(*row) for row in ledger.execute(f"SELECT {names} FROM attempts ORDER BY id")
             ]
             ledger.row_factory = sqlite3.Row
             self.tasks = {row["key"]: dict(row) for row in ledger.execute("SELECT * FROM tasks")}
-        with closing(Reader(night.directory / LEDGER)) as reader:
-            self.totals = reader.totals()
         self.table = night.table()
 
     def check(self, *, final: bool) -> None:

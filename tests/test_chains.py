@@ -158,8 +158,10 @@ Rows = dict[tuple[str, int], dict[str, Any]]
 
 def parent_of(table: Rows, row: Mapping[str, Any]) -> dict[str, Any]:
     """The task another one continues."""
-    siblings = max(variant for other, variant in table if other == row["parent"])
-    return table[row["parent"], min(row["variant"], siblings)]
+    same = table.get((row["parent"], row["variant"]))
+    if same is not None:
+        return same
+    return table[row["parent"], max(variant for other, variant in table if other == row["parent"])]
 
 
 def lineage(table: Rows, row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

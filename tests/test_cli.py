@@ -235,6 +235,17 @@ def test_help_loads_nothing_heavy() -> None:
     assert found.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_run_does_not_load_pandas(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\na cat\n")
+    code = "import sys, batchgen.__main__ as program; program.sys.exit = print; program.main();"
+    code += "print('pyarrow.csv' in sys.modules, 'pandas.core' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "run", "t.csv", "--dry-run", "--provider", "simulator"],
+        capture_output=True, text=True, env=environment(), check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert found.stdout.splitlines()[-2:] == ["0", "True False"]
+
+
 def test_the_version_and_the_module_are_the_program() -> None:
     assert batchgen("--version").stdout == f"batchgen {__version__}\n"
 

@@ -647,7 +647,7 @@ def test_a_failed_read_leaves_the_former_snapshot_as_it_was(tmp_path: Path, snap
 def test_a_snapshot_that_cannot_be_written_or_read_is_told(tmp_path: Path, snapshot: Path) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         read(tmp_path / "t.csv", tmp_path / "nowhere" / "s", "prompt\na\n")
-    table = read(tmp_path / "t.csv", snapshot)
+    table = read(tmp_path / "t.csv", snapshot, "prompt\n" + 1_000 * "a\n")  # fewer are held in memory
     snapshot.write_bytes(b"PAR1")
     with pytest.raises(StorageError, match=r"manifest\.parquet"):
         list(table.batches())

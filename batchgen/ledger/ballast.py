@@ -31,12 +31,12 @@ class Ballast:
 
     def hold(self, in_flight: int) -> None:
         """Take the space that so many attempts need to be settled; `StorageError` when there is none."""
-        pieces = _FEWEST + in_flight // _ATTEMPTS
+        pieces, piece = _FEWEST + in_flight // _ATTEMPTS, bytes(_PIECE)
         # Written, not merely allocated: not every file system knows how to promise space.
         try:
             with self._path.open("wb") as file:
                 for _ in range(pieces):
-                    file.write(bytes(_PIECE))
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as cause:

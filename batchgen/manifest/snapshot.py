@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
+_HELD_TASKS: Final = 512
+_HELD_BYTES: Final = 64 << 10
+"""As stored: with all their variants those are 32 MB at most."""
 _TASKS: Final = b"batchgen:tasks"
 _LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
@@ -201,16 +204,18 @@ _RESULT: Final = pa.schema(
 
 
 class Manifest:
-    """A handle on a snapshot. It holds no rows; `batches` may be gone through as often as one likes."""
+    """A handle on a snapshot, which may be gone through as often as one likes. It holds no rows but a few."""
 
     def __init__(self, path: Path) -> None:
         """Raise `StorageError` if there is no readable snapshot at `path`."""
         self.path = path
-        with told(path), pq.ParquetFile(path) as file:
+        with told(path), pq.ParquetFile(path, pre_buffer=False) as file:
             schema = file.schema_arrow
             self.rows: int = file.metadata.num_rows
             said = file.metadata.metadata or {}
             stated = said.get(_TASKS)
+            few = stated is not None and int(stated) <= _HELD_TASKS and _stored(file) <= _HELD_BYTES
+            held = [*_groups_of(file)] if few else None
         if stated is None:
             raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
         self.tasks = int(stated)
@@ -220,6 +225,9 @@ class Manifest:
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
         )
+        self._held = (
+            None if held is None else [batch for rows in held for batch in _expand(rows, self.carried)]
+        )
 
     def batches(self, depth: int | None = None) -> Iterator[Batch]:
         """
@@ -227,8 +235,17 @@ class Manifest:
 
         :param depth: those alone whose row continues so many others; where the manifest has parents.
         """
+        if self._held is not None and depth is None:
+            yield from self._held
+            return
         for rows in _groups(self.path, depth=depth):
             yield from _expand(rows, self.carried)
+
+
+def _stored(file: pq.ParquetFile) -> int:
+    """Bytes of its rows before they were compressed."""
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    return sum(group.total_byte_size for group in groups)
 
 
 def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
@@ -270,19 +287,28 @@ def _groups(
     """The row groups of a snapshot, one at a time; all columns, or some in the given order."""
     with contextlib.ExitStack() as stack:
         with told(path):
-            file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
-        for index in range(file.num_row_groups):
+            groups = _groups_of(stack.enter_context(pq.ParquetFile(path, pre_buffer=False)), columns, depth)
+        while True:
             with told(path):
-                wanted = None
-                if depth is not None:
-                    depths = file.read_row_group(index, ["depth"], use_threads=False).column(0)
-                    wanted = pc.equal(depths, depth)
-                    if not pc.any(wanted).as_py():
-                        continue
-                group = file.read_row_group(index, columns, use_threads=False)
-                group = group if wanted is None else group.filter(wanted)
-                batches = group.select(columns or group.column_names).combine_chunks().to_batches()
-            yield from batches
+                batch = next(groups, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def _groups_of(
+    file: pq.ParquetFile, columns: list[str] | None = None, depth: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    for index in range(file.num_row_groups):
+        wanted = None
+        if depth is not None:
+            depths = file.read_row_group(index, ["depth"], use_threads=False).column(0)
+            wanted = pc.equal(depths, depth)
+            if not pc.any(wanted).as_py():
+                continue
+        group = file.read_row_group(index, columns, use_threads=False)
+        group = group if wanted is None else group.filter(wanted)
+        yield from group.select(columns or group.column_names).combine_chunks().to_batches()
 
 
 class Draft:

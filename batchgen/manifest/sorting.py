@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _NO: Final = pa.scalar(value=False)
 _NONE: Final = pa.array([], pa.uint64())
+_FEW: Final = 512
+"""Values that are looked through at once."""
 _STRETCH_ROWS: Final = 1 << 15
 _STRETCH_BYTES: Final = 8 << 20
 _READ_ROWS: Final = 512
@@ -40,6 +42,8 @@ def temporary(path: Path, files: contextlib.ExitStack) -> Path:
 
 def repeated(values: array[int]) -> array[int]:
     """The indices of all values (64 bits each, evenly spread) that are there more than once, ascending."""
+    if len(values) <= _FEW and len(set(values)) == len(values):
+        return array("I")
     whole = pa.Array.from_buffers(pa.uint64(), len(values), [None, pa.py_buffer(values)])
     # A stretch of the list and a part of the values at a time: together they are small.
     chunks = [whole.slice(start, _STRETCH_ROWS) for start in range(0, len(values), _STRETCH_ROWS)]
