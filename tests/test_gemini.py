@@ -443,7 +443,7 @@ def test_a_picture_that_comes_as_a_link_is_the_picture(*, streamed: bool) -> Non
     ],
 )
 def test_what_the_details_count_is_in_the_sum(usage: dict[str, int], completion: int) -> None:
-    details = {
+    details: dict[str, Any] = {
         "promptTokenCount": 1137,
         "promptTokensDetails": [
             {"modality": "TEXT", "tokenCount": 17},
@@ -451,8 +451,8 @@ def test_what_the_details_count_is_in_the_sum(usage: dict[str, int], completion:
             {"modality": "IMAGE", "tokenCount": 560},
         ],
         "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1120}],
-    }
-    found = good({"candidates": [candidate(inline(PNG))], "usageMetadata": {**details, **usage}}).usage
+    } | usage
+    found = good({"candidates": [candidate(inline(PNG))], "usageMetadata": details}).usage
     assert found is not None
     assert (found.completion_tokens, found.image_tokens) == (completion, 1120)
     assert (found.prompt_tokens, found.input_image_tokens) == (1137, 1120)
