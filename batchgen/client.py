@@ -32,6 +32,7 @@ import msgspec
 
 from batchgen import links
 from batchgen.connection import RESET, Body, Connection
+from batchgen.dialects.events import is_ended
 from batchgen.errors import InputError
 from batchgen.providers import is_loopback
 from batchgen.records import ErrorClass, Failure
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _MIB = 2**20
 _CONNECT = 10.0
 _CLOSE = 2.0
+"""Seconds for a goodbye: that of a connection, or of a stream that has said its last word."""
 _SMALL = 64 * 1024
 """Bytes of an answer of unknown length that are read before it takes its turn in `Buffers`: a gateway may
 send its headers and blanks long before the picture, and must not hold a place all the while."""
@@ -472,24 +474,32 @@ class Client:
         body = bytearray()
         wrong = ""
         try:
-            async for chunk in cast("httpx.AsyncByteStream", response.stream):
-                if wrong:  # hung up; what is left is let pass so that httpx's generators come to their end
-                    continue
-                flight.received += len(chunk)
-                wrong = self._inflate(chunk, decoder, body)
-                if wrong:
-                    _hang_up(response)
-                elif claim.size < len(body) > _SMALL:
-                    if not claim.size:
-                        with flight.waiting():
-                            await claim.take(max(self._buffers.usual, len(body)))
-                    claim.resize(max(claim.size, len(body)))
+            with anyio.CancelScope() as patience:
+                async for chunk in cast("httpx.AsyncByteStream", response.stream):
+                    if wrong:  # hung up; the rest is let pass so that httpx's generators come to their end
+                        continue
+                    flight.received += len(chunk)
+                    wrong = self._inflate(chunk, decoder, body)
+                    if wrong:
+                        _hang_up(response)
+                    else:
+                        await self._counted(body, flight, claim)
+                        patience.deadline = anyio.current_time() + _CLOSE if is_ended(body) else math.inf
         except _LOST:
-            if not wrong:
+            if not wrong and not is_ended(body):
                 raise
         claim.resize(len(body))
         self._buffers.usual = max(len(body), _SMALL)
-        return wrong or (body if decoder.complete else "the answer's compression ends too early")
+        whole = decoder.complete or is_ended(body)
+        return wrong or (body if whole else "the answer's compression ends too early")
+
+    async def _counted(self, body: bytearray, flight: _Flight, claim: Claim) -> None:
+        """Count a body that grew in `Buffers`."""
+        if claim.size < len(body) > _SMALL:
+            if not claim.size:
+                with flight.waiting():
+                    await claim.take(max(self._buffers.usual, len(body)))
+            claim.resize(max(claim.size, len(body)))
 
     def _inflate(self, chunk: bytes, decoder: _Inflate | _Identity, body: bytearray) -> str:
         try:

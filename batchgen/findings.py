@@ -142,7 +142,7 @@ def _of_failure(found: Findings) -> Iterator[Advice]:
                 " pictures too.",
                 settings={"image_options": _with_modalities(found).value},
             )
-        case ErrorClass.BAD_REQUEST if found.dialect == "chat" and (found.aspect_ratio or found.image_size):
+        case ErrorClass.BAD_REQUEST if _may_be_about_size(found):
             yield Advice(text=remedy)
             yield _asked_otherwise(found)
         case _:
@@ -189,6 +189,11 @@ def _with_modalities(found: Findings) -> ImageOptions:
     return ImageOptions.OPENROUTER if asked else ImageOptions.MODALITIES
 
 
+def _may_be_about_size(found: Findings) -> bool:
+    redirected = found.status is not None and 300 <= found.status < 400  # whoever did has read nothing
+    return not redirected and found.dialect == "chat" and bool(found.aspect_ratio or found.image_size)
+
+
 def _asked_otherwise(found: Findings) -> Advice:
     if found.own_size and not found.aspect_ratio:
         return Advice(
@@ -221,7 +226,10 @@ def _of_picture(found: Findings) -> Iterator[Advice]:
             " night; a link that fails is a picture paid for and lost."
         )
     if found.drafts:
-        yield Advice(text="Drafts come along with the picture: they are kept in drafts/, and are not billed.")
+        yield Advice(
+            text="Other pictures come along: the last one is the row's, the others are kept in drafts/."
+            " Gemini bills no drafts; where they were counted all the same, the cost has them."
+        )
 
 
 def _other_options(found: Findings) -> Advice:
@@ -247,7 +255,7 @@ def _of_account(found: Findings) -> Iterator[Advice]:
             text="The answer does not say (all of) what it took: costs will be estimates by the table of"
             " tokens a picture, and a budget keeps to those."
         )
-    elif found.quality is UsageQuality.SPLIT_ESTIMATED:
+    elif found.quality is UsageQuality.SPLIT_ESTIMATED and found.mime is not None:
         yield Advice(
             text="The answer gives one sum for words and picture: it is split by the table of tokens a"
             " picture."
@@ -271,7 +279,8 @@ def _differ(one: Decimal, other: Decimal) -> bool:
 
 def _of_endpoint(found: Findings) -> Iterator[Advice]:
     yield from _of_model(found)
-    if found.stream and found.status == 200 and not found.streamed:
+    unread = found.kind in {ErrorClass.UNCERTAIN, ErrorClass.BAD_ANSWER}
+    if found.stream and found.status == 200 and not found.streamed and not unread:
         yield Advice(text="A stream was asked for and ignored: the answer came whole.")
     yield from _of_pace(found)
 

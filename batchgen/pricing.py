@@ -128,6 +128,8 @@ def _sums(said: ReportedUsage) -> tuple[int, int | None]:
     prompt, completion, total = said.prompt_tokens, said.completion_tokens, said.total_tokens
     if total is not None and prompt is not None:
         completion = max(completion or 0, total - prompt)
+    if prompt is None and completion is None:  # which of the two it is, is not known: the dearer one
+        return 0, total
     if total is not None and completion is not None and prompt is None:
         prompt = max(0, total - completion)
     return prompt or 0, completion

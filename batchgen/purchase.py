@@ -539,8 +539,11 @@ class Purchase:
             logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 
     async def _listen(self, everything: anyio.CancelScope) -> None:
+        heard = [*SIGNALS]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: it is to outlive its terminal
+            heard.remove(signal.SIGHUP)
         try:
-            with anyio.open_signal_receiver(*SIGNALS) as received:
+            with anyio.open_signal_receiver(*heard) as received:
                 await self._heed(await anext(received), received)
                 everything.cancel()
         finally:

@@ -671,6 +671,36 @@ async def test_an_answer_that_is_not_whole_is_uncertain_and_says_what_is_known(n
     assert len(failure.message) <= 500
 
 
+@pytest.mark.parametrize(
+    ("end", "then"),
+    [(b"data: [DONE]\n\n", "close"), (b"data:[DONE]\r\n", "close"), (b"data: [DONE]\n\n", "wait")],
+)
+async def test_a_stream_that_said_its_last_word_is_whole_however_its_connection_ends(
+    end: bytes, then: str
+) -> None:
+    said = b'data: {"a":1}\n\n' + end
+    with answering(chunked(said, end=b""), then=then) as server:
+        answer = await once(server.url, timeout=60)
+    assert isinstance(answer, Answer), answer
+    assert bytes(answer.body) == said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"data: {}\n\n",
+        b'data: {"a":"data: [DONE]',
+        b"data: [DONE] ...",
+        b"data: [DONE]\n\ndata: {",
+    ],
+)
+async def test_without_its_last_word_at_the_end_a_stream_is_not_whole(said: bytes) -> None:
+    with answering(chunked(said, end=b""), then="close") as server:
+        failure = await once(server.url)
+    assert isinstance(failure, Failure), failure
+    assert failure.kind is ErrorClass.UNCERTAIN
+
+
 async def test_the_message_counts_the_bytes_that_came() -> None:
     with answering(http(PICTURE[:1000], content_length="5000"), then="close") as server:
         failure = await once(server.url)

@@ -89,6 +89,15 @@ NATIVE = (
     | {"usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 1359, "totalTokenCount": 1363}},
 )
 """https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent"""
+IMAGES_API = (
+    {"type": "image_generation.partial_image", "partial_image_index": 0, "b64_json": b64(PNG)},
+    {
+        "type": "image_generation.completed",
+        "b64_json": b64(LARGE),
+        "usage": {"input_tokens": 4, "output_tokens": 1359, "total_tokens": 1363},
+    },
+)
+"""https://platform.openai.com/docs/api-reference/images-streaming"""
 STREAMS = {"new-api": NEW_API, "openrouter": OPENROUTER, "usage everywhere": CUMULATIVE, "native": NATIVE}
 streams = pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 
@@ -109,6 +118,16 @@ def test_each_gateways_stream_gives_its_picture_and_its_last_count(stream: Any, 
     is_the_picture(found)
     assert found.finish_reason in {"stop", "STOP"}
     assert found.request_id in {"chatcmpl-1", "r"}
+
+
+def test_the_images_api_s_stream_gives_its_picture_and_previews_are_none() -> None:
+    found = good(events(*IMAGES_API, done=False))
+    assert [(image.data, image.draft) for image in found.images] == [(LARGE, False)]
+    assert found.usage is not None
+    assert (found.usage.prompt_tokens, found.usage.image_tokens) == (4, 1359)
+    assert bad(events(*IMAGES_API[:1], done=False)).kind is ErrorClass.UNCERTAIN
+    failed = {"type": "error", "error": {"code": 500, "message": "The server had an error."}}
+    assert bad(events(IMAGES_API[0], failed, done=False)).kind is ErrorClass.UNCERTAIN
 
 
 @streams

@@ -153,6 +153,7 @@ def test_a_rejected_request_may_be_so_for_how_it_asks_for_sizes() -> None:
     assert settings(failed(ErrorClass.BAD_REQUEST)) == {"image_options": "none"}
     assert settings(failed(ErrorClass.BAD_REQUEST, own_size=False)) == {"image_options": "openrouter"}
     assert settings(failed(ErrorClass.BAD_REQUEST, image_size=None)) == {}
+    assert settings(failed(ErrorClass.BAD_REQUEST, status=307)) == {}, "a redirect is not about sizes"
 
 
 @pytest.mark.parametrize("status", [504, 522, 524])
@@ -198,6 +199,17 @@ def test_links_drafts_and_an_ignored_stream_are_told() -> None:
     assert "as links" in words(found(link="https://cdn.example/x.png"))
     assert "drafts/" in words(found(drafts=1))
     assert "ignored" in words(found(stream=True))
+    assert "ignored" in words(failed(ErrorClass.NO_IMAGE, status=200, stream=True))
+
+
+@pytest.mark.parametrize("kind", [ErrorClass.UNCERTAIN, ErrorClass.BAD_ANSWER])
+def test_of_an_answer_that_was_not_read_nobody_knows_whether_it_was_a_stream(kind: ErrorClass) -> None:
+    assert "ignored" not in words(failed(kind, status=200, stream=True))
+
+
+def test_words_alone_are_no_sum_with_a_picture() -> None:
+    counted = failed(ErrorClass.BLOCKED, status=200, quality=UsageQuality.SPLIT_ESTIMATED, total_tokens=17)
+    assert "one sum" not in words(counted)
 
 
 def test_words_that_were_expected_need_no_picture() -> None:

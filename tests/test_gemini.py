@@ -15,6 +15,7 @@ from batchgen.dialects import DIALECTS, gemini
 from batchgen.dialects.messages import conversation
 from batchgen.records import (
     Attached,
+    EncodedImage,
     ErrorClass,
     Expect,
     Failure,
@@ -416,6 +417,45 @@ def test_an_answer_gives_its_picture_its_words_its_thoughts_and_its_tokens(*, st
 def test_snake_case_is_read_too() -> None:
     part = {"inline_data": {"mime_type": "image/png", "data": b64(PNG)}}
     assert [image.data for image in good({"candidates": [candidate(part)]}).images] == [PNG]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_picture_that_comes_as_a_link_is_the_picture(*, streamed: bool) -> None:
+    for part in (
+        {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://h/x.jpg"}},
+        {"file_data": {"mime_type": "image/jpeg", "file_uri": "https://h/x.jpg"}},
+    ):
+        body = json.dumps({"candidates": [candidate({"text": "Here it is"}, part)]})
+        found = gemini.read(200, {}, (f"data: {body}\r\n\r\n" if streamed else body).encode(), now=NOW)
+        assert isinstance(found, Generation), found
+        assert found.images == (EncodedImage(url="https://h/x.jpg"),)
+        assert found.text == "Here it is"
+
+
+@pytest.mark.parametrize(
+    ("usage", "completion"),
+    [
+        # The details are parts of the candidates' tokens, whether or not these are given.
+        ({"thoughtsTokenCount": 210}, 1330),
+        ({"candidatesTokenCount": 0, "thoughtsTokenCount": 210, "totalTokenCount": 227}, 1330),
+        ({"candidatesTokenCount": 1136}, 1136),
+        ({"candidatesTokenCount": 1136, "thoughtsTokenCount": 210, "totalTokenCount": 1153}, 1346),
+    ],
+)
+def test_what_the_details_count_is_in_the_sum(usage: dict[str, int], completion: int) -> None:
+    details: dict[str, Any] = {
+        "promptTokenCount": 1137,
+        "promptTokensDetails": [
+            {"modality": "TEXT", "tokenCount": 17},
+            {"modality": "IMAGE", "tokenCount": 560},
+            {"modality": "IMAGE", "tokenCount": 560},
+        ],
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1120}],
+    } | usage
+    found = good({"candidates": [candidate(inline(PNG))], "usageMetadata": details}).usage
+    assert found is not None
+    assert (found.completion_tokens, found.image_tokens) == (completion, 1120)
+    assert (found.prompt_tokens, found.input_image_tokens) == (1137, 1120)
 
 
 def test_function_calls_become_tool_calls_with_what_is_needed_to_go_on() -> None:

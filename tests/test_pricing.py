@@ -95,6 +95,9 @@ def test_the_pixels_decide_the_size_whatever_the_aspect_ratio(width: int, height
         (said(20), ONE, FLASH, (20, 0, 1120, 1140, UsageQuality.ESTIMATED)),
         (said(image=1120), ONE, FLASH, (0, 0, 1120, 1120, UsageQuality.ESTIMATED)),
         (None, [(4096, 4096)], FLASH, (0, 0, 2520, 2520, UsageQuality.ESTIMATED)),
+        # Nothing but a total: all of it is taken for output, the dearer kind.
+        (said(None, None, 1363), ONE, FLASH, (0, 243, 1120, 1363, UsageQuality.SPLIT_ESTIMATED)),
+        (said(None, None, 60), [], FLASH, (0, 60, 0, 60, UsageQuality.SPLIT_ESTIMATED)),
         # What is missing follows from the total.
         (said(20, None, 1150), ONE, FLASH, (20, 10, 1120, 1150, UsageQuality.SPLIT_ESTIMATED)),
         (said(None, 1130, 1150), ONE, FLASH, (20, 10, 1120, 1150, UsageQuality.SPLIT_ESTIMATED)),
@@ -162,10 +165,9 @@ def test_no_token_is_lost_or_negative(
     assert usage.total_tokens >= usage.prompt_tokens + output
     assert (usage.image_tokens > 0) >= bool(pictures)
     prompt, completion, total = reported.prompt_tokens, reported.completion_tokens, reported.total_tokens
-    if prompt is None and completion is None:
-        return
     assert usage.total_tokens == usage.prompt_tokens + output
-    stated = max(completion or 0, (total or 0) - (prompt or 0) if prompt is not None else 0)
+    rest = (total or 0) - (prompt or 0)
+    stated = max(completion or 0, 0 if prompt is None and completion is not None else rest)
     assert output >= stated
     assert output == stated or usage.quality is UsageQuality.ESTIMATED
 

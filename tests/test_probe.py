@@ -570,9 +570,14 @@ def test_what_says_where_and_how_is_said_as_to_run() -> None:
     }
 
 
-def test_an_interrupted_probe_says_that_it_may_be_billed(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_probe_says_that_it_may_be_billed_and_leaves_no_file(
+    folder: Path, number: signal.Signals, status: int
+) -> None:
+    picture = folder / "first.jpg"
     with answering(MODELS) as server:
         command = [sys.executable, "-m", "batchgen", "probe", "--base-url", f"{server.url}/v1"]
+        command += ["--save", str(picture)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -580,8 +585,9 @@ def test_an_interrupted_probe_says_that_it_may_be_billed(folder: Path) -> None:
             deadline = time.monotonic() + 60
             while len(server.requests) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
-            running.send_signal(signal.SIGINT)
+            running.send_signal(number)
             _, err = running.communicate(timeout=30)
-    assert running.returncode == 130
+    assert running.returncode == status
+    assert not picture.exists()
     assert b"it may be billed" in err
     assert b"Traceback" not in err

@@ -288,6 +288,19 @@ def test_a_terminal_closed_in_mid_run_loses_nothing(
     assert json.loads(capsys.readouterr().out)["requests"] == table["pending"]
 
 
+def test_a_hang_up_that_nohup_keeps_away_does_not_stop_a_run(folder: Path) -> None:
+    source = night(folder, rows=12, latency=0.015, settings="concurrency = 2")
+    command = ["nohup", *COMMAND, "run", source]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
+    ) as running:
+        until_pictures(folder, 3)
+        running.send_signal(signal.SIGHUP)
+        running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert statuses(folder) == {"succeeded": 12}
+
+
 @pytest.mark.parametrize(
     ("tail", "status"),
     [

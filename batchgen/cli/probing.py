@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
@@ -70,16 +71,39 @@ def tell(
     with _claimed(save) as path:
         _announce(inquiry, telling)
         try:
-            answered = anyio.run(partial(probe.ask, inquiry))
-        except KeyboardInterrupt:
+            with _interrupted():
+                answered = anyio.run(partial(probe.ask, inquiry))
+        except KeyboardInterrupt as cause:
             sys.stderr.write("batchgen: interrupted: if the request had left, it may be billed\n")
-            return 130
+            return 143 if isinstance(cause, _TerminatedError) else 130
         unkept = _keep(path, answered)
         follows = advice(answered.findings)
         _report(answered, follows, _next(command, source, answered, follows), as_json=telling.as_json)
     if unkept is not None:
         raise unkept
     return answered.exit_status
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came."""
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end it as Ctrl-C does: with a word, and nothing left behind."""
+
+    def end(*_: object) -> None:
+        raise _TerminatedError
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _check_table(source: str | None, given: Mapping[str, object]) -> None:

@@ -152,7 +152,8 @@ def _in_words(content: str) -> Iterator[str]:
 
 def _is_picture(part: object) -> bool:
     """Whether a part of a content is something else than words or a call."""
-    carriers = {"image_url", "image", "inlineData", "inline_data", "fileData", "source", "result", "b64_json"}
+    carriers = {"image_url", "image", "inlineData", "inline_data", "fileData", "file_data", "source"}
+    carriers |= {"result", "b64_json"}
     return bool(mapping(part).keys() & carriers)
 
 

@@ -24,6 +24,8 @@ _OPENING = re.compile(rb"(?:\xef\xbb\xbf)?\s*+(?:data|event|id|retry)?:")
 _OTHER = re.compile(rb"(?:\xef\xbb\xbf)?\s*+[\[{<]")
 _FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*+data:")
 _NEXT = b"\ndata:"
+_LAST = re.compile(rb"[\r\n]data:[ \t]*+" + re.escape(END.encode()) + rb"\s*+\Z")
+_LAST_LENGTH = 64
 
 
 def is_stream(headers: Mapping[str, str], body: bytes | bytearray) -> bool:
@@ -31,6 +33,15 @@ def is_stream(headers: Mapping[str, str], body: bytes | bytearray) -> bool:
     if _OPENING.match(body) is not None:
         return True
     return "event-stream" in headers.get("content-type", "").lower() and _OTHER.match(body) is None
+
+
+def is_ended(body: bytes | bytearray) -> bool:
+    """
+    Tell whether a stream that came so far ends with `END`: nothing that matters comes behind it.
+
+    Within JSON no line begins, so no answer that quotes the mark is taken for its end.
+    """
+    return _LAST.search(body, max(0, len(body) - _LAST_LENGTH)) is not None
 
 
 def values(body: bytes | bytearray) -> Iterator[object]:

@@ -55,8 +55,8 @@ _PERCENT = (
 _URL_SAFE = str.maketrans("-_", "+/")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
 _FOREIGN_TYPES = ("audio/", "video/", "text/")
-_CARRIERS = ("image_url", "image", "inline_data", "inlineData", "source")
-_PICTURE_KEYS = (*_CARRIERS, "b64_json", "base64", "data", "result", "url")
+_CARRIERS = ("image_url", "image", "inline_data", "inlineData", "file_data", "fileData", "source")
+_PICTURE_KEYS = (*_CARRIERS, "b64_json", "base64", "data", "result", "url", "file_uri", "fileUri")
 _TYPE_KEYS = ("mimeType", "mime_type", "media_type")
 
 

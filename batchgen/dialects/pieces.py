@@ -28,6 +28,8 @@ _MOST_CALLS = 1000
 _LIFTED_LAST = re.compile(r"lifted-\d{1,9}\Z")
 _LIFTED_LONGEST = 20
 _TEXT_KEYS = {"text", "type", "thought", "thoughtSignature"}
+_COMPLETED = ("image_generation.completed", "image_edit.completed")
+"""https://platform.openai.com/docs/api-reference/images-streaming"""
 _MESSAGE_WORDS = ("content", "reasoning_content", "reasoning", "refusal")
 _LAST_OF = ("usage", "usageMetadata", "promptFeedback")
 _FIRST_OF = ("id", "responseId", "request_id")
@@ -112,7 +114,8 @@ class _Answer:
         choices = [mapping(choice) for choice in sequence(chunk.get("choices"))]
         candidates = [mapping(candidate) for candidate in sequence(chunk.get("candidates"))]
         erring = chunk.get("error") or any(choice.get("error") for choice in choices)
-        self._begun = self._begun or (not erring and bool(choices or candidates))
+        begun = choices or candidates or chunk.get("b64_json")
+        self._begun = self._begun or (not erring and bool(begun))
         first = {name: chunk[name] for name in _FIRST_OF if chunk.get(name)}
         last = {name: chunk[name] for name in _LAST_OF if chunk.get(name)}
         self._fields = {**first, **self._fields, **last}
@@ -120,6 +123,8 @@ class _Answer:
             self._fields |= {**scalars(chunk), "error": chunk["error"]}
         elif failures.is_bare(chunk):
             self._complaint = scalars(chunk)
+        if string(chunk.get("type")).endswith(_COMPLETED):
+            self._data.append(chunk)
         self._data += islice(sequence(chunk.get("data")), _MOST)
         del self._data[_MOST:]
         for choice in choices:

@@ -49,18 +49,30 @@ def _openai(usage: Mapping[str, Any]) -> ReportedUsage:
 
 
 def _google(metadata: Mapping[str, Any]) -> ReportedUsage:
-    """Thinking is output, tools are input: https://ai.google.dev/api/generate-content#UsageMetadata."""
-    pictures = [
-        count(mapping(part).get("tokenCount"))
-        for part in sequence(metadata.get("candidatesTokensDetails"))
-        if string(mapping(part).get("modality")).upper() == "IMAGE"
-    ]
+    """
+    Thinking is output, tools are input: https://ai.google.dev/api/generate-content#UsageMetadata.
+
+    The details are parts of the candidates' tokens, and their sum where that is left out.
+    """
+    made, shown = (_modalities(metadata, f"{name}TokensDetails") for name in ("candidates", "prompt"))
+    if made and not count(metadata.get("candidatesTokenCount")):
+        metadata = {**metadata, "candidatesTokenCount": sum(made.values())}
     return ReportedUsage(
         prompt_tokens=_sum(metadata, "promptTokenCount", "toolUsePromptTokenCount"),
         completion_tokens=_sum(metadata, "candidatesTokenCount", "thoughtsTokenCount"),
         total_tokens=count(metadata.get("totalTokenCount")),
-        image_tokens=sum(filter(None, pictures)) if pictures else None,
+        image_tokens=made.get("IMAGE"),
+        input_image_tokens=shown.get("IMAGE"),
     )
+
+
+def _modalities(metadata: Mapping[str, Any], name: str) -> dict[str, int]:
+    """Tokens by modality."""
+    found: dict[str, int] = {}
+    for part in map(mapping, sequence(metadata.get(name))):
+        modality = string(part.get("modality")).upper()
+        found[modality] = found.get(modality, 0) + (count(part.get("tokenCount")) or 0)
+    return found
 
 
 def _first(table: Mapping[str, Any], *names: str) -> object:
