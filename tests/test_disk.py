@@ -683,11 +683,11 @@ def test_a_disk_filled_and_freed_at_random_under_a_real_run_costs_nothing(filled
                         time.sleep(rng.uniform(0.1, 1.0))
                         filled.free(run)
                 said += run.communicate()[1]
-            if run.returncode != 3:
+            if run.returncode not in {2, 3}:  # on a slow machine it was filled before the run had begun
                 break
-        found = account(url)
         with filled.start(url) as run:
             assert run.wait() == 0, said
+        found = account(url)
     assert "Traceback" not in said
     assert (found["bought_again"], found["billed"]) == (0, 150), said
     table = pq.read_table(filled.directory / "results.parquet").to_pylist()
