@@ -11,9 +11,9 @@ import re
 from typing import Final
 
 from batchgen.pricing import bucket
+from batchgen.providers import SIZES
 
 _RATIO: Final = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
-_SIZES: Final = frozenset({"512", "1K", "2K", "4K"})
 _TOLERANCE: Final = 3
 """Percent: pictures come in multiples of 16 or 32 pixels, so 4:5 is 896 × 1152 with one model."""
 
@@ -27,10 +27,10 @@ def as_asked(width: int, height: int, *, aspect_ratio: str | None, image_size: s
     """
     ratio = _RATIO.fullmatch(aspect_ratio or "")
     size = (image_size or "").upper()
-    if ratio is None and size not in _SIZES:
+    if ratio is None and size not in SIZES:
         return None
     return (ratio is None or _has(width, height, int(ratio[1]), int(ratio[2]))) and (
-        size not in _SIZES or bucket(width, height) == size
+        size not in SIZES or bucket(width, height) == size
     )
 
 

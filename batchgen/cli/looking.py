@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from batchgen.ledger import Run, Totals
     from batchgen.records import Model, Provider
 
-_SIZES = ("512", "1K", "2K", "4K")
-
 
 def status(directory: str, *, as_json: bool) -> int:
     """Tell how far a run is, from its ledger alone; 0 whatever it says."""
@@ -118,7 +116,7 @@ def _priced(model: Model) -> str:
     prices = f"in {price.input:f}{shown}, text out {price.text:f}, image out {price.image:f}"
     each = ", ".join(
         f"{size} ${model.image_tokens[size] * price.image / 1_000_000:.4f}"
-        for size in _SIZES
+        for size in providers.SIZES
         if size in model.image_tokens
     )
     return f"{prices}; a picture: {each}" if each else prices

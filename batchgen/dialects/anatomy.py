@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from batchgen.dialects import events
 from batchgen.dialects.lenient import decode, mapping, sequence, string
-from batchgen.dialects.pictures import lift
+from batchgen.dialects.pictures import BASE64_OPENINGS, lift
 from batchgen.records import Value
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ LINKED = ", as links"
 
 _DECLARED = re.compile(rb"data:(image\\?/[a-zA-Z0-9.+-]{1,40});base64,")
 _TYPE_KEYS = ("mimeType", "mime_type", "media_type")
-_SIGNATURES = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _OPENING = 1000
 """Characters of a content by which it is known."""
 _DEPTH = 8
@@ -77,18 +77,9 @@ def _documents(body: bytes | bytearray) -> tuple[list[Any], bool]:
     try:
         value = decode(body)
     except ValueError:
-        events = [*_events(body)]
-        return events, bool(events)
+        said = [*events.values(body)]
+        return said, bool(said)
     return (value, False) if isinstance(value, list) else ([value], False)
-
-
-def _events(body: bytes | bytearray) -> Iterator[object]:
-    for line in body.splitlines():
-        if line.startswith(b"data:"):
-            try:
-                yield decode(line[5:].strip())
-            except ValueError:
-                continue  # [DONE], or one that was cut off
 
 
 def _figures(table: Mapping[str, Any]) -> Iterator[str]:
@@ -142,7 +133,7 @@ def _in_words(content: str) -> Iterator[str]:
         yield MARKDOWN
     elif "data:image" in content:
         yield DATA_URL
-    elif whole.startswith(_SIGNATURES) and len(whole) >= _OPENING and " " not in whole[:_OPENING]:
+    elif whole.startswith(BASE64_OPENINGS) and len(whole) >= _OPENING and " " not in whole[:_OPENING]:
         yield BASE64
     if re.search(r"!\[[^\]]{0,1000}\]\(<?https?:", content):
         yield MARKDOWN_LINK

@@ -26,7 +26,7 @@ _BEFORE_PAYLOAD = re.compile(
     rb'data(?::image/[a-z0-9.+-]{1,40};base64,|"\s{0,9}:\s{0,9}"(?=iVBORw0KGgo|/9j/|UklGR|R0lGOD))'
     rb'|"b64_json"\s{0,9}:\s{0,9}"'
 )
-_BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
+BASE64_OPENINGS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
 _BARE_LENGTH = 1000
 _URL_LENGTH = 8192
 _ALT_LENGTH = 1000
@@ -136,7 +136,7 @@ class Pictures:
     def _bare(self, whole: str, *, draft: bool) -> bool:
         """Take a text that is nothing but base64, or one data URL of whatever type."""
         header = whole[:_ALT_LENGTH].find(",") + 1 if whole.startswith("data:") else 0
-        if header == 0 and (len(whole) < _BARE_LENGTH or not whole.startswith(_BASE64_OPENINGS)):
+        if header == 0 and (len(whole) < _BARE_LENGTH or not whole.startswith(BASE64_OPENINGS)):
             return False
         data = self._decoded(whole[header:], clean=header > 0)
         prose = header > 0 or " " in whole[:_BARE_LENGTH]

@@ -110,7 +110,7 @@ def completion(shape: str, answer: Answer) -> dict[str, Any]:
     """A 200 in one of the shapes; without a picture, a plain chat completion."""
     if shape == "S7" and answer.pictures:
         pictures = [{"b64_json": picture, "revised_prompt": answer.text} for picture in answer.pictures]
-        return {"created": answer.created, "data": pictures, "usage": _images_usage(answer)}
+        return {"created": answer.created, "data": pictures, "usage": images_usage(answer)}
     choice: dict[str, Any] = {"index": 0, "finish_reason": answer.finish, "message": message(shape, answer)}
     if shape == "S2":
         choice["native_finish_reason"] = answer.native_finish
@@ -187,7 +187,8 @@ def chat_usage(shape: str, answer: Answer) -> dict[str, Any]:
     return usage
 
 
-def _images_usage(answer: Answer) -> dict[str, Any]:
+def images_usage(answer: Answer) -> dict[str, Any]:
+    """The tokens as the Images API tells them, but for those of pictures that went along."""
     tokens = answer.tokens
     usage: dict[str, Any] = {
         "input_tokens": tokens.prompt,

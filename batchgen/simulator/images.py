@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from batchgen.simulator.asked import Asked, Turn, looked_at, said
+from batchgen.simulator.bodies import images_usage
 
 if TYPE_CHECKING:
     from batchgen.simulator.asked import Picture
@@ -86,16 +87,10 @@ def broken(_: str) -> dict[str, Any]:
 
 def usage(answer: Answer) -> dict[str, Any]:
     """The tokens as this API tells them."""
-    tokens = answer.tokens
-    told: dict[str, Any] = {
-        "input_tokens": tokens.prompt,
-        "output_tokens": tokens.completion,
-        "total_tokens": tokens.total,
-    }
+    tokens, told = answer.tokens, images_usage(answer)
     if answer.details:
         words = tokens.prompt - tokens.pictures
         told["input_tokens_details"] = {"image_tokens": tokens.pictures, "text_tokens": words}
-        told["output_tokens_details"] = {"image_tokens": tokens.image, "text_tokens": tokens.text}
     return told
 
 
