@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import DamagedError, InputError, StorageError
-from batchgen.ledger import Attempt, Audit, Ledger, Reader
+from batchgen.ledger import Attempt, Audit, Ledger, Orphan, Reader
 from batchgen.ledger.schema import nano, usd
 from batchgen.records import ErrorClass, Expect, Image, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
@@ -395,6 +396,22 @@ async def test_a_task_knows_the_picture_it_is_made_from_until_it_is_asked_for_ag
         await ledger.submitted(attempt, now=3)
         await ledger.settle(attempt, BOUGHT, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4)
         assert parent() == sha
+
+
+async def test_a_task_that_has_lost_what_it_continues_keeps_nothing_that_was_said(
+    ledger: Ledger, path: Path
+) -> None:
+    said = msgspec.structs.replace(BOUGHT, text="words", reasoning="thoughts", tool_calls="[]")
+    await ledger.settle(
+        await started(ledger, "k"), said, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4
+    )
+    lost = Orphan(key="k", row_id="k", stem="k", model="m", message="its parent has no picture")
+    await ledger.orphan([lost], provider="p", now=5)
+    with closing(Reader(path)) as reader:
+        (found,) = reader.results(["k"])
+    assert found is not None
+    assert (found.status, found.error_class, found.images) == ("failed", "parent_failed", ())
+    assert (found.text, found.reasoning, found.tool_calls) == (None, None, None)
 
 
 # Ledgers of the version before

@@ -249,7 +249,8 @@ class Ledger:
                 )
                 connection.execute(
                     "UPDATE tasks SET status = 'failed', error_class = 'parent_failed', error_message = ?,"
-                    " images = NULL, text = NULL, finish_reason = NULL, finished_at = ? WHERE key = ?",
+                    " images = NULL, text = NULL, reasoning = NULL, tool_calls = NULL, finish_reason = NULL,"
+                    " finished_at = ? WHERE key = ?",
                     (task.message, now, task.key),
                 )
 
