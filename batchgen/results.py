@@ -146,6 +146,22 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
     return tally.done()
 
 
+def lines(manifest: Manifest, ledger: Reader) -> Iterator[tuple[Batch, int, pa.RecordBatch]]:
+    """
+    Go through the table as it would be written at this moment, a thousand lines at a time.
+
+    With each piece come the batch of the manifest that it belongs to, and the place in it of its first line.
+
+    :raises StorageError: the manifest's snapshot cannot be read.
+    """
+    schema, tally = pa.schema([*SCHEMA, *_carried(manifest.carried)]), _Adding()
+    for batch in manifest.batches():
+        start = 0
+        for piece in _rows(batch, ledger, tally, schema):
+            yield batch, start, piece
+            start += piece.num_rows
+
+
 class Comparison(Value, frozen=True, kw_only=True):
     """What a table on disk is worth."""
 

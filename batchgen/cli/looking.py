@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import providers, recovery
-from batchgen.cli import say, say_json
 from batchgen.cli.counting import counted
+from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.job import LEDGER
 from batchgen.ledger import Reader

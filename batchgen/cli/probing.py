@@ -18,7 +18,8 @@ import msgspec
 from batchgen import inquiry as inquiries
 from batchgen import job as jobs
 from batchgen import probe
-from batchgen.cli import running, say, say_json
+from batchgen.cli import running
+from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import InputError, StorageError
 from batchgen.findings import advice

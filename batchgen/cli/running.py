@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import plan, runner
-from batchgen.cli import say, say_json
 from batchgen.cli.counting import counted
+from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
 from batchgen.records import ErrorClass

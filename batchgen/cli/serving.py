@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import simulator
-from batchgen.cli import say
+from batchgen.cli.saying import say
 from batchgen.errors import InputError, nearest
 from batchgen.simulator.app import serve
 

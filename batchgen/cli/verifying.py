@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
-from batchgen.cli import say, say_json
+from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.imaging import Check
 from batchgen.inspection import Kind

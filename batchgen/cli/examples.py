@@ -1,0 +1,86 @@
+"""How is each command typed? The end of its help."""
+
+from __future__ import annotations
+
+BATCHGEN = """
+\b
+Examples:
+  batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
+  batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
+  batchgen probe                                one request that says what a night there would meet
+  batchgen status runs/tonight                  how far, how much, from any terminal
+  batchgen verify runs/tonight                  is every picture there, and as it was bought?
+  batchgen models                               what there is, and what it costs
+  batchgen simulate --port 8080                 the endpoint itself, offline, for any client
+"""
+
+RUN = """
+\b
+Examples:
+  batchgen run jobs/sample.toml
+  batchgen run prompts.csv -o runs/tonight -c 32 --rpm 900 --budget 50
+  batchgen run products.parquet --template "A studio photo of {product} on {background}" --variants 2
+  batchgen run prompts.csv --column prompt=Caption --column id=sku --name "{category}/{id}"
+  batchgen run prompts.csv --base-url http://127.0.0.1:8080/v1 -m gemini-3-pro-image-preview
+  batchgen run edits.csv --image-size 2K --aspect-ratio 16:9    a `references` column names pictures
+  batchgen run shop.jsonl --expect text --response-format '{"type": "json_object"}'
+  zcat prompts.csv.gz | batchgen run - -o runs/tonight
+
+\b
+The same command again resumes: it buys only what is missing. What says what to buy and how is also a
+key of a job file and an environment variable (--rpm, rpm, BATCHGEN_RPM); flags go before the environment,
+the environment before the job file. The API key is read from --key-file, else from BATCHGEN_API_KEY or
+the provider's own variable.
+
+\b
+Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
+3 stopped and resumable (budget, account, quota, disk, too many failures);
+130/143 drained after a signal; 70 a defect.
+"""
+
+PROBE = """
+\b
+Examples:
+  batchgen probe                                a plain red circle from core-today, about 5 cents
+  batchgen probe -n                             the request it would send; needs no key
+  batchgen probe jobs/tonight.toml              the job's settings, its first row's prompt
+  batchgen probe prompts.csv --save first.jpg
+  batchgen probe --base-url https://gateway.example/v1 -m gemini-3-pro-image-preview
+  batchgen probe --provider simulator --json | jq .advice
+
+\b
+Nothing is asked, tried again, or booked anywhere: what it costs is told, and is not part of any run.
+
+\b
+Exit status: 0 a sound picture came (or words, where they are expected); 1 it did not; 2 bad input, nothing
+sent; 3 the key, the account or its quota is in the way.
+"""
+
+STATUS = """
+\b
+Examples:
+  batchgen status runs/tonight
+  batchgen status runs/tonight --json | jq .cost_usd
+"""
+
+VERIFY = """
+\b
+Examples:
+  batchgen verify runs/tonight
+  batchgen verify runs/tonight --check quick    hashes and structure, without decoding
+  batchgen verify runs/tonight --repair         names, account and table put right; nothing is bought
+  batchgen verify runs/tonight --json | jq .problems
+
+\b
+Exit status: 0 all is well, or is now; 1 there are problems, or some are left; 2 no run directory, a ledger
+that cannot be read, or (with --repair) a run at work.
+"""
+
+SIMULATE = """
+\b
+Examples:
+  batchgen simulate --port 8080
+  batchgen simulate --port 8080 --rpm 60 --fault overloaded=0.05 --fault refusal=0.02 --seed 7
+  batchgen simulate --port 8080 --no-chat-pictures     what Google's own chat endpoint does
+  BATCHGEN_API_KEY=any batchgen run p.csv --provider core-today --base-url http://127.0.0.1:8080/v1
+"""

@@ -1,0 +1,53 @@
+"""What may the value of a flag look like, and how is it completed?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from batchgen.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def complete_provider(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """The known providers that begin so."""
+    from batchgen import providers  # noqa: PLC0415  completion pays for it, --help does not
+
+    return [name for name in providers.catalogue() if name.startswith(typed)]
+
+
+def complete_model(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """The known models that begin so."""
+    from batchgen import providers  # noqa: PLC0415
+
+    known = {model.id for provider in providers.catalogue().values() for model in provider.models}
+    return sorted(name for name in known if name.startswith(typed))
+
+
+def pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE, taken apart."""
+    for pair in given:
+        if "=" not in pair or pair.startswith("="):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param=parameter)
+    return dict(pair.split("=", 1) for pair in given)
+
+
+def parsed(_: click.Context, parameter: click.Parameter, given: str | None) -> object:
+    """JSON, decoded."""
+    if given is None:
+        return None
+    from batchgen.manifest.structure import decoded  # noqa: PLC0415
+
+    try:
+        return decoded(given)
+    except InputError as cause:
+        raise click.BadParameter(str(cause), param=parameter) from None
+
+
+class Lines(click.types.StringParamType):
+    """Texts with blanks in them: in an environment variable, one a line."""
+
+    envvar_list_splitter = "\n"
