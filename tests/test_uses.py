@@ -37,10 +37,7 @@ def test_the_commands_of_a_use_run_as_they_stand(
     assert len(found) >= 6
     for line, expected in found:
         words = shlex.split(line, comments=True)
-        if words[0] == "batchgen":
-            status = cli(words[1:])
-        else:
-            status = subprocess.run(words, check=False).returncode
+        status = cli(words[1:]) if words[0] == "batchgen" else subprocess.run(words, check=False).returncode
         assert status == expected, line
     python = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text("utf-8"), re.DOTALL)
     for code in python:
