@@ -1,10 +1,10 @@
 """
 Which of many pictures looks like one before it?
 
-Two look the same where at most `WITHIN` of the 64 bits of their hashes differ. Two hashes that differ in three
-bits differ in one at most in one of their halves, so each half is looked up as it is and with each of its bits
-turned: these few places hold every picture in question, whichever it is, and hardly any others (multi-index
-hashing: Norouzi, Punjani, Fleet, CVPR 2012,
+Two look the same where at most `WITHIN` of the 64 bits of their hashes differ. Hashes that differ in three bits
+differ in one at most in one of their halves, so each half is looked up as it is and with each of its bits
+turned: these few places hold every picture in question and hardly any others, unless very many pictures share
+half of all bits (multi-index hashing: Norouzi, Punjani, Fleet, CVPR 2012,
 https://www.cs.toronto.edu/~norouzi/research/papers/multi_index_hashing.pdf).
 """
 
@@ -15,8 +15,8 @@ from typing import Final
 
 WITHIN: Final = 3
 """
-Bits that may differ. Of copies that were halved, or compressed to a file of a third, 97 of 100 stay within; of a
-million unrelated pictures with evenly spread hashes, no two do.
+Bits that may differ. Of copies that were halved, or compressed to a file of a third, 97 of 100 stay within;
+of a million unrelated pictures with evenly spread hashes, no two do.
 """
 
 _EVEN: Final = (0x5555_5555_5555_5555, 0x3333_3333_3333_3333, 0x0F0F_0F0F_0F0F_0F0F, 0x00FF_00FF_00FF_00FF,
@@ -27,8 +27,8 @@ class Alike:
     """
     The pictures so far that look like none before them, with their names.
 
-    A picture is held against those alone: whatever is left once all that look like another are gone, no two of
-    it look the same, and each that went looks like one that stayed. A picture takes 40 bytes and its name.
+    A picture is held against those alone: once all that look like another are gone, no two of those that stay
+    look the same, and each that went looks like one of them. A picture takes 40 bytes and its name.
     """
 
     def __init__(self, most: int) -> None:
@@ -67,7 +67,8 @@ class Alike:
         hashes, best = self._hashes, 0
         for half, last, before in zip(_halves(phash), self._last, self._before, strict=True):
             places = map(self._place(half).__xor__, self._turns)
-            for number in filter(None, map(last.__getitem__, places)):
+            for latest in filter(None, map(last.__getitem__, places)):
+                number = latest
                 while number:
                     if (hashes[number - 1] ^ phash).bit_count() <= WITHIN and not 0 < best < number:
                         best = number
@@ -83,7 +84,7 @@ def _halves(phash: int) -> tuple[int, int]:
     """
     The bits at even and at odd places.
 
-    Neighbours tell much the same, and a white margin nothing: taken apart, each half tells of all the picture.
+    Neighbours tell much the same, and a white margin nothing: so each half tells of all the picture.
     """
     return _gathered(phash), _gathered(phash >> 1)
 

@@ -132,9 +132,9 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     on_daily_quota: OnDailyQuota = OnDailyQuota.STOP
     check: Check = Check.FULL
     embed: bool = False
-    """Whether each picture's file tells its origin (XMP): prompt, model, request, and that it was generated."""
+    """Whether each picture's file tells its origin (XMP): prompt, model, request, how it was made."""
     quality: bool = False
-    """Whether all pictures are looked at once more after buying: blank ones, and ones that look the same."""
+    """Whether pictures are looked at after the buying: which are blank, which look the same."""
 
     limit: _Count | None = None
     only: str | None = None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("batchgen")
 
 MAX_TEXT = 24_000
-"""Bytes of one text in a packet, escaped. A JPEG segment has 64 KB for all of it, and the prompt is told twice."""
+"""Bytes of a text in a packet, escaped. A JPEG segment has 64 KB in all, and the prompt is told twice."""
 
 _SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _PACKET = """\
@@ -63,6 +63,7 @@ _CUT_ENTITY = re.compile("&[^;]*$")
 
 _IN_JPEG, _MORE_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _IN_PNG = b"XML:com.adobe.xmp\0"
+_BARE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
 _SIGNED = "it is signed (C2PA), and any change would break that"
 _TOLD = "it brings XMP of its own"
 
@@ -193,7 +194,7 @@ def _segments(view: memoryview) -> Iterator[tuple[int, int, int]]:
     at = 2
     while view[at + 1] != 0xDA:
         marker = view[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
+        if marker in _BARE:
             at += 1 if marker == 0xFF else 2
             continue
         end = at + 2 + struct.unpack_from(">H", view, at + 2)[0]

@@ -1,9 +1,9 @@
 """
 How do pictures look: blank, or like one another?
 
-After the buying, every picture that nobody has looked at yet is decoded once more, small, and what it looks like
-is kept in the ledger by its content. Nothing is judged here: the table says which pictures are blank and which
-look like one before them (`alike`), and whether that is a fault is for its owner to say.
+After the buying, every picture that nobody has looked at yet is decoded once more, small, and how it looks is
+kept in the ledger by its content. Nothing is judged: the table says which pictures are blank and which look
+like one before them (`alike`), and whether that is a fault is for its owner to say.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ logger = logging.getLogger("batchgen")
 
 BLANK: Final = 4
 """
-Of 255: a picture is blank where no colour channel varies by more over its 36 × 36 means. Grain and the noise of
-compression are gone in the mean of a thousand pixels (by 2 at most), while a line of a pixel's width, a faint
-gradient or a white thing's shadow on white are not.
+Of 255: a picture is blank where no colour channel varies by more over its 36 × 36 means. Noise is gone in the
+mean of some hundred pixels (of a megapixel, up to a deviation of 10), while a line of a pixel's width, a faint
+gradient, or the shadow of something white on white are not.
 """
 
 _SIDES: Final = (36, 36)
@@ -115,8 +115,8 @@ def look(data: bytes, width: int, height: int) -> Look:
     Tell how a picture looks; where it is transparent, before white.
 
     Its hash is dHash (Neal Krawetz, "Kind of Like That",
-    https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html), one half of it along the
-    rows and one along the columns (Ben Hoyt, https://benhoyt.com/writings/duplicate-image-detection/): of 9 × 4
+    https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html), half of it along the
+    rows, half along the columns (Ben Hoyt, https://benhoyt.com/writings/duplicate-image-detection/): of 9 × 4
     means of grey each, a bit for every two neighbours, set where the second is brighter by more than a level,
     so that what is flat stays flat under noise. It knows no colours.
 

@@ -2,7 +2,8 @@
 How does one run go, from top to bottom?
 
 `run` tells the story: own the directory, read the manifest, open the ledger, buy what is missing, write the
-table, look at the pictures where that is asked for, sum up. `Purchase` is its middle part, the only one that is async.
+table, look at the pictures where that is asked for, sum up. `Purchase` is its middle part, the only one that
+is async.
 """
 
 from __future__ import annotations
@@ -202,11 +203,11 @@ def run(
                     purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table
                 )
                 if job.quality:
-                    seen = _look(purchase, ledger, reader, store, before, on_look)
+                    seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
                     tally = results.write(manifest, reader, table) if seen.looked_at else tally
             stopped = purchase.stop is not None
             left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
-            return _summary(job, purchase, tally, reader, left, seen, elapsed=time.monotonic() - began)
+            return _summary(job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began)
 
 
 def _check_no_loop() -> None:
@@ -315,6 +316,7 @@ def _look(
     ledger: Ledger,
     reader: Reader,
     store: Store,
+    *,
     before: Mapping[int, Any],
     on_look: Callable[[int, int], None] | None,
 ) -> quality.Seen:
@@ -359,8 +361,8 @@ def _summary(
     tally: Tally,
     reader: Reader,
     left: plan.Left,
-    seen: quality.Seen | None,
     *,
+    seen: quality.Seen | None,
     elapsed: float,
 ) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop

@@ -272,7 +272,7 @@ class Reader:
         :param after: the key behind which to begin.
         """
         rows = self._connection.execute(
-            f"SELECT key, images -> '$[#-1]' {_UNSEEN} AND key > ? ORDER BY key LIMIT ?",  # noqa: S608
+            f"SELECT key, images -> '$[#-1]' {_UNSEEN} AND key > ? ORDER BY key LIMIT ?",
             (after, most),
         )
         return [(key, _IMAGE.decode(image)) for key, image in rows]

@@ -21,8 +21,11 @@ QUALITIES = tuple(UsageQuality)
 """A usage quality is stored as its place here; -1 where no usage was due."""
 
 _NANO = Decimal("1e-9")
-# How pictures look, by their content: looked at once, whichever rows have them. The hash's 64 bits are signed.
-_LOOKS = "CREATE TABLE looks (sha256 TEXT PRIMARY KEY, phash INTEGER NOT NULL, blank INTEGER NOT NULL) WITHOUT ROWID"
+# How pictures look, by their content: once, whichever rows have them. The hash's 64 bits are signed.
+_LOOKS = """
+CREATE TABLE looks (
+  sha256 TEXT PRIMARY KEY, phash INTEGER NOT NULL, blank INTEGER NOT NULL
+) WITHOUT ROWID"""
 _SCHEMA = f"""
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
