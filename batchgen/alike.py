@@ -1,8 +1,8 @@
 """
 Which of many pictures looks like one before it?
 
-Two look the same where at most `WITHIN` of the 64 bits of their hashes differ. Hashes that differ in three bits
-differ in one at most in one of their halves, so each half is looked up as it is and with each of its bits
+Two look the same where at most `WITHIN` of the 64 bits of their hashes differ. Hashes that differ in three
+bits differ in one at most in one of their halves; so each half is looked up as it is, and with each bit of it
 turned: these few places hold every picture in question and hardly any others, unless very many pictures share
 half of all bits (multi-index hashing: Norouzi, Punjani, Fleet, CVPR 2012,
 https://www.cs.toronto.edu/~norouzi/research/papers/multi_index_hashing.pdf).

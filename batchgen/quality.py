@@ -30,8 +30,8 @@ logger = logging.getLogger("batchgen")
 BLANK: Final = 4
 """
 Of 255: a picture is blank where no colour channel varies by more over its 36 × 36 means. Noise is gone in the
-mean of some hundred pixels (of a megapixel, up to a deviation of 10), while a line of a pixel's width, a faint
-gradient, or the shadow of something white on white are not.
+mean of some hundred pixels (of a megapixel, up to a deviation of 10), while a line of a pixel's width, a
+faint gradient, or the shadow of something white on white are not.
 """
 
 _SIDES: Final = (36, 36)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def status(directory: str, *, as_json: bool) -> int:
-    """Tell how far a run is, from its ledger, and of odd pictures, from its last table; 0 whatever it says."""
+    """Tell how far a run is, from its ledger, and of odd pictures from its table; 0 whatever it says."""
     path = Path(directory) / LEDGER
     recovery.check_not_lost(path)
     with closing(Reader(path)) as reader:
