@@ -32,6 +32,7 @@ logger = logging.getLogger("batchgen")
 MAX_TEXT = 24_000
 """Bytes of a text in a packet, escaped. A JPEG segment has 64 KB in all, and the prompt is told twice."""
 
+_MAX_NAME = 2_000
 _SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _PACKET = """\
 <?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -155,17 +156,17 @@ def packet(origin: Origin) -> bytes:
         source = "compositeWithTrainedAlgorithmicMedia" if origin.composed else "trainedAlgorithmicMedia"
         credit = system = f"{origin.model} via {origin.provider}"
     return _PACKET.format(
-        prompt=_text(origin.prompt),
+        prompt=_text(origin.prompt, MAX_TEXT),
         software=f"batchgen {__version__}",
         date=made,
-        credit=_text(credit),
-        request=_REQUEST.format(_text(origin.request_id, 1000)) if origin.request_id else "",
+        credit=_text(credit, _MAX_NAME),
+        request=_REQUEST.format(_text(origin.request_id, _MAX_NAME)) if origin.request_id else "",
         source=_SOURCES + source,
-        system=_SYSTEM.format(_text(system, 4000)) if system else "",
+        system=_SYSTEM.format(_text(system, _MAX_NAME)) if system else "",
     ).encode()
 
 
-def _text(text: str, most: int = MAX_TEXT) -> str:
+def _text(text: str, most: int) -> str:
     """Any text as XML may hold it, of so many bytes at most."""
     escaped = html.escape(_NOT_XML.sub("\ufffd", text[: most + 1]), quote=False).replace("\r", "&#13;")
     encoded = escaped.encode()
