@@ -199,6 +199,16 @@ def test_the_segment_goes_behind_exif_and_before_what_counts_from_itself() -> No
         labelled.index(mark) for mark in (b"JFIF", b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_")
     ]
     assert order == sorted(order)
+    offsets = b"\xff\xe2\0\x08MPF\0\0\0"
+    shuffled = embed(data[:20] + offsets + data[20:], "jpg", ORIGIN)
+    assert shuffled.index(b"http://ns.adobe.com/xap/1.0/\0") < shuffled.index(offsets)
+
+
+def test_a_transparent_webp_stays_transparent() -> None:
+    data = made("WEBP", "RGBA", (9, 9), 1, lossless=True)
+    assert data[12:16] == b"VP8L"
+    labelled = embed(data, "webp", ORIGIN)
+    assert (labelled[12:16], labelled[20]) == (b"VP8X", 0b10100), "XMP, and transparency"
 
 
 # What is left alone
