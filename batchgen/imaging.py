@@ -13,7 +13,7 @@ import re
 import struct
 import threading
 import zlib
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +22,9 @@ from batchgen.errors import CorruptImageError
 from batchgen.records import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from PIL.Image import Image
 
 # Pillow's own MAX_IMAGE_PIXELS, above which it merely warns. Held here, before a decoder sees the picture:
 # only a filter could make the warning an error, and filters belong to the whole process, not to a thread.
@@ -101,8 +103,9 @@ def examine(data: bytes | bytearray | memoryview, check: Check) -> Picture:
     if not (size.width > 0 and size.height > 0 and size.width * size.height <= MAX_PIXELS):
         raise CorruptImageError(f"a picture of {size.width} × {size.height} pixels is not plausible")
     if check is Check.FULL:
-        with _ONE_LARGE if size.width * size.height > _LARGE else nullcontext():
-            size = _decode(data, known)
+        with opened(data, size, known.pillow) as image:
+            image.load()
+            size = _Size(*image.size)
     return Picture(mime=known.mime, extension=known.extension, width=size.width, height=size.height)
 
 
@@ -271,7 +274,15 @@ def _gif_skip(view: memoryview, at: int) -> int:
     return at + 1
 
 
-def _decode(data: bytes | bytearray | memoryview, known: _Format) -> _Size:
+@contextmanager
+def opened(data: bytes | bytearray | memoryview, size: tuple[int, int], *formats: str) -> Iterator[Image]:
+    """
+    Hold a picture in a decoder, which reads its pixels when they are asked for.
+
+    :param size: its width and height in pixels: very large ones are held one at a time.
+    :param formats: what it may be, in Pillow's words.
+    :raises CorruptImageError: the decoder trips over it, here or while it is held.
+    """
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  a quick check does without
 
     # Pillow's plugins let through whatever their parsing trips over, and under `-W error` what they warn of.
@@ -280,17 +291,18 @@ def _decode(data: bytes | bytearray | memoryview, known: _Format) -> _Size:
         ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
         ValueError, Warning, struct.error, zlib.error, Image.DecompressionBombError,
     )  # fmt: skip
+    name = "/".join(formats)
     try:
-        with Image.open(BytesIO(data), formats=(known.pillow,)) as image:
-            image.load()
-            return _Size(*image.size)
+        with (
+            _ONE_LARGE if size[0] * size[1] > _LARGE else nullcontext(),
+            Image.open(BytesIO(data), formats=formats) as image,
+        ):
+            yield image
     except UnidentifiedImageError as error:
         # Its own message names an object in memory.
-        raise CorruptImageError(
-            f"a {known.pillow} that does not decode: its header makes no sense"
-        ) from error
+        raise CorruptImageError(f"a {name} that does not decode: its header makes no sense") from error
     except failures as error:
-        raise CorruptImageError(f"a {known.pillow} that does not decode: {error}") from error
+        raise CorruptImageError(f"a {name} that does not decode: {error}") from error
 
 
 _GIF = _Format("GIF", "image/gif", "gif", _gif)

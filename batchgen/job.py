@@ -131,6 +131,10 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """USD spent in this run directory, ever, at most."""
     on_daily_quota: OnDailyQuota = OnDailyQuota.STOP
     check: Check = Check.FULL
+    embed: bool = False
+    """Whether each picture's file tells its origin (XMP): prompt, model, request, how it was made."""
+    quality: bool = False
+    """Whether pictures are looked at after the buying: which are blank, which look the same."""
 
     limit: _Count | None = None
     only: str | None = None

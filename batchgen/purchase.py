@@ -33,6 +33,7 @@ from batchgen.feed import Feed
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
+from batchgen.provenance import Labels
 from batchgen.records import ZERO, ErrorClass, Expect, Model, Status, Value
 from batchgen.redaction import Redactor
 from batchgen.retry import Action
@@ -105,6 +106,22 @@ class Stop(Value, frozen=True, kw_only=True):
     message: str
     remedy: str
     exit_status: int = 3
+
+    @property
+    def by_signal(self) -> bool:
+        """Whether somebody wanted it to end."""
+        return self.exit_status > 128
+
+    @classmethod
+    def of_signal(cls, number: int, what: str) -> Stop:
+        """What a signal stops, and that the same command goes on with it."""
+        name = signal.Signals(number).name
+        return cls(
+            reason=name,
+            message=f"{name}: {what}",
+            remedy="run the same command to go on",
+            exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
+        )
 
 
 class _Item:
@@ -275,6 +292,7 @@ class Purchase:
     async def _hire(self, stack: AsyncExitStack) -> None:
         provider, tls = self.endpoint.provider, TLS()
         buffers, redact = Buffers(), Redactor([self.endpoint.key or ""])
+        labels = Labels(provider=provider.name, simulated=provider.simulated, wall=self._wall)
         for _ in range(self._hands):
             client = Client(
                 base_url=provider.base_url,
@@ -296,6 +314,7 @@ class Purchase:
                     disk=self._disk,
                     models=self._model,
                     check=self._job.check,
+                    labels=labels if self._job.embed else None,
                     blocking=self._blocking,
                     wall=self._wall,
                     redact=redact,
@@ -556,12 +575,7 @@ class Purchase:
         self._disk.give_up()
         name, begun = signal.Signals(number).name, "nothing new was started"
         patience = self._job.timeout if self._job.drain is None else self._job.drain
-        self.stop = Stop(
-            reason=name,
-            message=f"{name}: {begun}, what was in flight was kept",
-            remedy="run the same command to go on",
-            exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
-        )
+        self.stop = Stop.of_signal(number, f"{begun}, what was in flight was kept")
         self._pool.drain()
         self._report()
         logger.warning("%s: what is in flight may land for %g s; once more ends it at once", name, patience)

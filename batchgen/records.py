@@ -351,6 +351,15 @@ class Image(Value, frozen=True, kw_only=True):
     draft: bool = False
 
 
+class Look(Value, frozen=True, kw_only=True):
+    """How a picture looks."""
+
+    phash: int
+    """64 bits; those of pictures that look the same differ in few."""
+    blank: bool
+    """Whether it is of one colour."""
+
+
 class Outcome(Value, frozen=True, kw_only=True):
     """What one attempt came to, without the bytes: the only thing that travels back from a worker."""
 

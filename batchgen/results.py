@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchgen import sizes
+from batchgen.alike import Alike
 from batchgen.errors import DamagedError, StorageError
 from batchgen.ledger import Result, Told
-from batchgen.records import Expect, Status, UsageQuality, Value
+from batchgen.records import Expect, Look, Status, UsageQuality, Value
 from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ SCHEMA = pa.schema(
         ("file_name", pa.string()),
         ("images", IMAGES),
         ("size_ok", pa.bool_()),
+        ("phash", pa.string()),
+        ("blank", pa.bool_()),
+        ("near_duplicate_of", pa.string()),
         ("text", pa.string()),
         ("reasoning", pa.string()),
         ("tool_calls", pa.string()),
@@ -82,8 +86,9 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of every table, before the manifest's own."""
-_ADDED = ("size_ok", "reasoning", "tool_calls")
-"""Those that tables of earlier versions do not have."""
+_ADDED = (("phash", "blank", "near_duplicate_of"), ("size_ok", "reasoning", "tool_calls"))
+"""Those that tables of earlier versions do not have, the latest first."""
+_MARKED = slice(SCHEMA.names.index("phash"), SCHEMA.names.index("near_duplicate_of") + 1)
 _REPEATED = (
     *("status", "model", "provider", "images.list.element.mime", "finish_reason", "error_class"),
     *("error_message", "usage_quality"),
@@ -112,6 +117,10 @@ class Tally(Value, frozen=True, kw_only=True):
     """Rows that succeeded with words alone."""
     wrong_size: int
     """Rows whose picture is not of the size that was asked for."""
+    blank: int
+    """Rows whose picture is of one colour."""
+    near_duplicates: int
+    """Rows whose picture looks like one of a row before them."""
 
 
 def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
@@ -123,7 +132,7 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
     :raises StorageError: it cannot be written; the old table is untouched.
     """
     schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
-    tally = _Adding()
+    tally, marks = _Adding(), _Marks(manifest, ledger)
     temporary = path.with_name(f".{path.name}.part")
     compression = "zstd" if manifest.tasks > _FEW else "none"
     try:
@@ -131,7 +140,7 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
             temporary, schema, compression=compression, use_dictionary=[*_REPEATED]
         ) as writer:
             for batch in manifest.batches():
-                writer.write_table(pa.Table.from_batches(_rows(batch, ledger, tally, schema)))
+                writer.write_table(pa.Table.from_batches(_rows(batch, ledger, tally, marks, schema)))
                 pa.default_memory_pool().release_unused()
         _replace(temporary, path)
     except OSError as cause:
@@ -155,11 +164,40 @@ def lines(manifest: Manifest, ledger: Reader) -> Iterator[tuple[Batch, int, pa.R
     :raises StorageError: the manifest's snapshot cannot be read.
     """
     schema, tally = pa.schema([*SCHEMA, *_carried(manifest.carried)]), _Adding()
+    marks = _Marks(manifest, ledger)
     for batch in manifest.batches():
         start = 0
-        for piece in _rows(batch, ledger, tally, schema):
+        for piece in _rows(batch, ledger, tally, marks, schema):
             yield batch, start, piece
             start += piece.num_rows
+
+
+class Odd(Value, frozen=True, kw_only=True):
+    """Pictures of a table that may not be what was wanted."""
+
+    blank: int
+    near_duplicates: int
+
+
+def odd(path: Path) -> Odd:
+    """
+    Count what a table on disk has marked; nothing where it has no such columns.
+
+    :raises StorageError: it cannot be read.
+    """
+    blank = likenesses = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            names = SCHEMA.names[_MARKED] if _schema_of(file.schema_arrow) is SCHEMA else []
+            for batch in file.iter_batches(columns=names) if names else ():
+                blank += batch.column("blank").true_count
+                likenesses += batch.num_rows - batch.column("near_duplicate_of").null_count
+    except (pa.ArrowException, OSError) as cause:
+        raise StorageError(
+            f"{path}: it cannot be read ({cause}); the next run, or `batchgen verify {path.parent} --repair`,"
+            " writes it anew"
+        ) from cause
+    return Odd(blank=blank, near_duplicates=likenesses)
 
 
 class Comparison(Value, frozen=True, kw_only=True):
@@ -184,10 +222,11 @@ def compare(manifest: Manifest, ledger: Reader, path: Path, *, most: int) -> Com
     """
     schema = pa.schema([*SCHEMA, *_carried(manifest.carried)])
     tally, found = _Adding(), _Stored(path, schema, manifest.tasks)
+    marks = _Marks(manifest, ledger)
     rows, first = 0, []
     with contextlib.closing(found):
         for batch in manifest.batches():
-            for wanted in _rows(batch, ledger, tally, schema):
+            for wanted in _rows(batch, ledger, tally, marks, schema):
                 for index in found.differing(wanted):
                     rows += 1
                     first += [wanted.column("id")[index].as_py()] if rows <= most else []
@@ -219,16 +258,19 @@ def read(path: Path) -> Iterator[Told]:
 
 def _schema_of(found: pa.Schema) -> pa.Schema:
     """The columns of a table that are not the manifest's, which may be called like a later one of ours."""
-    if found.names[: len(SCHEMA)] == SCHEMA.names:
-        return SCHEMA
-    return pa.schema([field for field in SCHEMA if field.name not in _ADDED])
+    schema = SCHEMA
+    for later in _ADDED:
+        if found.names[: len(schema)] == schema.names:
+            break
+        schema = pa.schema([field for field in schema if field.name not in later])
+    return schema
 
 
 def _row_told(row: dict[str, Any]) -> Told:
     """A line of a table as the ledger has it: money in integers, times in microseconds."""
     nano = {name: row[f"{name}_usd"] for name in ("cost", "wasted", "billed")}
     values = {
-        **dict.fromkeys(_ADDED),
+        **dict.fromkeys(name for names in _ADDED for name in names),
         **row,
         "status": Status(row["status"]),
         **{name: None if amount is None else int(amount.scaleb(9)) for name, amount in nano.items()},
@@ -242,7 +284,9 @@ def _row_told(row: dict[str, Any]) -> Told:
     name = row["file_name"]
     guess = row["id"] if row["variant"] == 1 else f"{row['id']}-{row['variant']}"
     stem = name.partition("/")[2].rpartition(".")[0] if name else safe_stem(guess)
-    return Told(key=row["task_key"], id=row["id"], stem=stem, result=result)
+    phash = row.get("phash")
+    look = None if phash is None else Look(phash=int(phash, 16), blank=row["blank"])
+    return Told(key=row["task_key"], id=row["id"], stem=stem, result=result, look=look)
 
 
 def _microseconds(at: datetime | None) -> int | None:
@@ -319,16 +363,18 @@ def _replace(temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _rows(batch: Batch, ledger: Reader, tally: _Adding, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _rows(
+    batch: Batch, ledger: Reader, tally: _Adding, marks: _Marks, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     """The lines of a batch, some at a time: as Python values they are ten times as large."""
     asked, shapes = batch.columns(), batch.sizes()
     tally.for_words += batch.expects.count(Expect.TEXT)
     for start in range(0, len(batch.keys), _AT_ONCE):
         results = ledger.results(batch.keys[start : start + _AT_ONCE])
-        fit = _sizes_ok(shapes.slice(start, _AT_ONCE), results)
+        found = {"size_ok": _sizes_ok(shapes.slice(start, _AT_ONCE), results), **marks.of(results)}
         tally.add(results)
-        tally.wrong_size += fit.false_count
-        yield _lines(asked.slice(start, _AT_ONCE), fit, results, schema)
+        tally.count(found)
+        yield _lines(asked.slice(start, _AT_ONCE), found, results, schema)
 
 
 def _sizes_ok(shapes: pa.RecordBatch, results: Sequence[Result | None]) -> pa.BooleanArray:
@@ -349,10 +395,43 @@ def _sizes_ok(shapes: pa.RecordBatch, results: Sequence[Result | None]) -> pa.Bo
     )
 
 
+class _Marks:
+    """How the pictures of a table look, from its first row to its last."""
+
+    def __init__(self, manifest: Manifest, ledger: Reader) -> None:
+        self._ledger = ledger
+        # Where nobody looked, nothing is asked for.
+        self._alike = Alike(manifest.tasks) if ledger.has_looks() else None
+
+    def of(self, results: Sequence[Result | None]) -> dict[str, pa.Array]:
+        """The columns of the next rows; a blank picture looks like nothing."""
+        names, alike = SCHEMA.names[_MARKED], self._alike
+        if alike is None:
+            return {name: pa.nulls(len(results), SCHEMA.field(name).type) for name in names}
+        pictures = [result.images[-1] if result and result.images else None for result in results]
+        looks = self._ledger.looks([picture.sha256 for picture in pictures if picture is not None])
+        marks: list[tuple[str | None, bool | None, str | None]] = []
+        for picture in pictures:
+            look = None if picture is None else looks.get(picture.sha256)
+            if picture is None or look is None:
+                marks.append((None, None, None))
+            else:
+                first = None if look.blank else alike.first(look.phash, picture.file_name)
+                marks.append((f"{look.phash:016x}", look.blank, first))
+        columns = zip(*marks, strict=True)
+        return {
+            name: pa.array(column, SCHEMA.field(name).type)
+            for name, column in zip(names, columns, strict=True)
+        }
+
+
 def _lines(
-    asked: pa.RecordBatch, fit: pa.BooleanArray, results: Sequence[Result | None], schema: pa.Schema
+    asked: pa.RecordBatch,
+    found: Mapping[str, pa.Array],
+    results: Sequence[Result | None],
+    schema: pa.Schema,
 ) -> pa.RecordBatch:
-    theirs = {name: asked.column(place) for place, name in enumerate(_ASKED)} | {"size_ok": fit}
+    theirs = {**{name: asked.column(place) for place, name in enumerate(_ASKED)}, **found}
     columns = [theirs[name] if name in theirs else _OWN[name](results) for name in SCHEMA.names]
     carried = [asked.column(place) for place in range(len(_ASKED), asked.num_columns)]
     arrays = [
@@ -447,7 +526,8 @@ class _Adding:
     """Sums in the making."""
 
     def __init__(self) -> None:
-        self.for_words = self.wrong_size = 0
+        self.for_words = 0
+        self._wrong_size = self._blank = self._near_duplicates = 0
         self._in_words = 0
         self._tasks: dict[str, int] = dict.fromkeys(Status, 0)
         self._sums = dict.fromkeys(_SUMS, 0)
@@ -465,6 +545,12 @@ class _Adding:
             self._in_words += result.status == Status.SUCCEEDED and not result.images
             self._unpriced += result.cost is None and result.total_tokens > 0
 
+    def count(self, found: Mapping[str, pa.Array]) -> None:
+        self._wrong_size += found["size_ok"].false_count
+        self._blank += found["blank"].true_count
+        likenesses = found["near_duplicate_of"]
+        self._near_duplicates += len(likenesses) - likenesses.null_count
+
     def done(self) -> Tally:
         cost, wasted = self._sums["cost"], self._sums["wasted"]
         tokens = {name: total for name, total in self._sums.items() if name.endswith("_tokens")}
@@ -475,6 +561,8 @@ class _Adding:
             unpriced=self._unpriced,
             for_words=self.for_words,
             in_words=self._in_words,
-            wrong_size=self.wrong_size,
+            wrong_size=self._wrong_size,
+            blank=self._blank,
+            near_duplicates=self._near_duplicates,
             **tokens,
         )

@@ -2,7 +2,8 @@
 How does one run go, from top to bottom?
 
 `run` tells the story: own the directory, read the manifest, open the ledger, buy what is missing, write the
-table, sum up. `Purchase` is its middle part, the only one that is async.
+table, look at the pictures where that is asked for, sum up. `Purchase` is its middle part, the only one that
+is async.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import disk, plan, recovery, results
+from batchgen import disk, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.errors import BatchgenError, InputError, StorageError
@@ -64,6 +65,14 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows that succeeded with words alone, without a picture."""
     wrong_size: int
     """Rows whose picture is not of the size that was asked for."""
+    blank: int
+    """Rows whose picture is of one colour, as far as they were looked at."""
+    near_duplicates: int
+    """Rows whose picture looks like one of a row before them, as far as they were looked at."""
+    unreadable: int
+    """Pictures that were to be looked at, and are gone or changed."""
+    not_looked_at: int
+    """Pictures that were to be looked at when the run was stopped."""
     bought: int
     """Rows this run brought to their picture, or to their words."""
     requests: int
@@ -128,6 +137,7 @@ def run(
     *,
     environment: Mapping[str, str] = os.environ,
     on_progress: Callable[[Progress], None] | None = None,
+    on_look: Callable[[int, int], None] | None = None,
     signals: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Summary:
@@ -136,6 +146,7 @@ def run(
 
     :param environment: where the API key is looked up.
     :param on_progress: called with every settled attempt and once a second, on the event loop: be quick.
+    :param on_look: called with how many of how many pictures were looked at, after the buying.
     :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run (main thread only).
     :param surroundings: time, randomness, threads and network other than the machine's own.
     :raises InputError: the job or its manifest cannot be run; nothing was sent.
@@ -186,18 +197,17 @@ def run(
                 wall=around.wall,
                 blocking=around.blocking,
             )
-            with _handlers_kept(signals=signals):
+            table, seen = directory / TABLE, None
+            with _handlers_kept(signals=signals) as before:
                 tally = _carry_out(
-                    purchase,
-                    around,
-                    manifest=manifest,
-                    ledger=ledger,
-                    reader=reader,
-                    table=directory / TABLE,
+                    purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table
                 )
+                if job.quality:
+                    seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
+                    tally = results.write(manifest, reader, table) if seen.looked_at else tally
             stopped = purchase.stop is not None
             left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
-            return _summary(job, purchase, tally, reader, left, elapsed=time.monotonic() - began)
+            return _summary(job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began)
 
 
 def _check_no_loop() -> None:
@@ -277,14 +287,47 @@ def _warn_of_unpriced(job: Job, totals: Totals) -> None:
 
 
 @contextmanager
-def _handlers_kept(*, signals: bool) -> Iterator[None]:
+def _handlers_kept(*, signals: bool) -> Iterator[Mapping[int, Any]]:
     """Put back the handlers: from the end of a purchase to its table, signals are ignored."""
-    before = [(number, signal.getsignal(number)) for number in SIGNALS] if signals else []
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS} if signals else {}
     try:
-        yield
+        yield before
     finally:
-        for number, handler in before:
+        for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def _heard(before: Mapping[int, Any]) -> Iterator[list[int]]:
+    """Gather the signals that come, but for those that were ignored before it all."""
+    came: list[int] = []
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    try:
+        for number in heeded:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield came
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _look(
+    purchase: Purchase,
+    ledger: Ledger,
+    reader: Reader,
+    store: Store,
+    *,
+    before: Mapping[int, Any],
+    on_look: Callable[[int, int], None] | None,
+) -> quality.Seen:
+    """Look at what nobody has looked at, unless a signal has ended the run already or ends it here."""
+    if purchase.stop is not None and purchase.stop.by_signal:
+        return quality.Seen(looked_at=0, unreadable=0, left=reader.count_unseen())
+    with _heard(before) as came:
+        seen = quality.look_at_all(reader, ledger, store, on_look=on_look, stopped=lambda: bool(came))
+    if came and seen.left and purchase.stop is None:
+        purchase.stop = Stop.of_signal(came[0], "the pictures that are left were not looked at")
+    return seen
 
 
 def _carry_out(
@@ -313,7 +356,14 @@ def _carry_out(
 
 
 def _summary(
-    job: Job, purchase: Purchase, tally: Tally, reader: Reader, left: plan.Left, *, elapsed: float
+    job: Job,
+    purchase: Purchase,
+    tally: Tally,
+    reader: Reader,
+    left: plan.Left,
+    *,
+    seen: quality.Seen | None,
+    elapsed: float,
 ) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
     directory = jobs.directory(job)
@@ -333,6 +383,10 @@ def _summary(
         for_words=tally.for_words,
         in_words=tally.in_words,
         wrong_size=tally.wrong_size,
+        blank=tally.blank,
+        near_duplicates=tally.near_duplicates,
+        unreadable=0 if seen is None else seen.unreadable,
+        not_looked_at=0 if seen is None else seen.left,
         bought=counts.succeeded,
         requests=counts.requests,
         prompt_tokens=tally.prompt_tokens,

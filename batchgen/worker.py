@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchgen.dialects import Dialect
     from batchgen.disk import Disk
     from batchgen.imaging import Check, Picture
+    from batchgen.provenance import Labels
     from batchgen.records import EncodedImage, ImageOptions, Model, ReportedUsage, Task, Usage
     from batchgen.references import References
     from batchgen.store import Store
@@ -65,6 +66,7 @@ class Worker:
         disk: Disk,
         models: Callable[[str], Model],
         check: Check,
+        labels: Labels | None,
         blocking: Blocking,
         wall: Callable[[], float],
         redact: Callable[[str], str],
@@ -77,6 +79,7 @@ class Worker:
         :param references: holds the pictures that go along with prompts.
         :param disk: holds on to pictures while the store cannot write them.
         :param models: what is known of a model, by the id that is sent.
+        :param labels: puts its origin into a picture; None where pictures stay as they were sent.
         :param blocking: runs a blocking call off the event loop.
         :param wall: seconds since 1970, for what the endpoint says about dates.
         :param redact: takes the key out of a text of the endpoint's.
@@ -90,6 +93,7 @@ class Worker:
         self._disk = disk
         self._models = models
         self._check = check
+        self._labels = labels
         self._blocking = blocking
         self._wall = wall
         self._redact = redact
@@ -189,6 +193,9 @@ class Worker:
             self._put(f"{stem}-{number}", draft.data or b"", seen, draft=True)
             for number, (draft, seen) in enumerate(drafts, 1)
         ]
+        if self._labels is not None:
+            request = generation.request_id and self._redact(generation.request_id)
+            data = self._labels.on(data, found.extension, stem=stem, task=task, request_id=request)
         images.append(self._put(stem, data, found, draft=False))
         sizes = [(seen.width, seen.height) for draft, seen in drafts if not draft.draft]
         said = self._said(task, generation, [*sizes, (found.width, found.height)])

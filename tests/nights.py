@@ -66,6 +66,7 @@ class Nights:
         *,
         seed: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
+        on_look: Callable[[int, int], None] | None = None,
         signals: bool = False,
         free: Callable[[Path], disk.Free] = lambda _: disk.Free(bytes=None, files=None),
         **values: object,
@@ -76,7 +77,14 @@ class Nights:
         )
         self._began = self._now
         around = replace(self.surroundings(seed), free=free)
-        return runner.run(job, environment={}, on_progress=on_progress, signals=signals, surroundings=around)
+        return runner.run(
+            job,
+            environment={},
+            on_progress=on_progress,
+            on_look=on_look,
+            signals=signals,
+            surroundings=around,
+        )
 
     def surroundings(self, seed: int) -> runner.Surroundings:
         """What a run takes from outside: virtual time, seeded dice, no threads, no network."""

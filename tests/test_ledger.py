@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.ledger import Attempt, Audit, Ledger, Orphan, Reader
 from batchgen.ledger.schema import nano, usd
-from batchgen.records import ErrorClass, Expect, Image, Outcome, Status, Usage, UsageQuality
+from batchgen.records import ErrorClass, Expect, Image, Look, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -471,7 +471,7 @@ def shape(path: Path) -> tuple[int, list[tuple[object, ...]], list[tuple[object,
         ((version,),) = connection.execute("PRAGMA user_version")
         columns = [
             row
-            for table in ("runs", "tasks", "attempts")
+            for table in ("runs", "tasks", "attempts", "looks")
             for row in connection.execute(f"PRAGMA table_info({table})")
         ]
         indices = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name")
@@ -490,6 +490,9 @@ def told(reader: Reader) -> tuple[object, ...]:
         reader.costs("m", Expect.IMAGE, most=10),
         reader.costs("m", Expect.TEXT, most=10),
         reader.picture_bytes(most=10),
+        reader.has_looks(),
+        reader.looks(["0"]),
+        reader.unseen(after="", most=10),
     )
 
 
@@ -596,3 +599,41 @@ async def test_what_depends_on_a_failed_commit_fails_with_its_reason(ledger: Led
     with pytest.raises(StorageError, match="readonly"):
         await ledger.settle(attempt, BOUGHT, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4)
     await started(ledger, "l", stem="b")
+
+
+SECOND = """
+ALTER TABLE tasks ADD COLUMN expect TEXT NOT NULL DEFAULT 'image';
+ALTER TABLE tasks ADD COLUMN reasoning TEXT;
+ALTER TABLE tasks ADD COLUMN tool_calls TEXT;
+ALTER TABLE tasks ADD COLUMN parent_sha TEXT;
+CREATE INDEX tasks_in_words ON tasks (status) WHERE images = '[]';
+PRAGMA user_version = 2;
+"""
+
+
+def test_so_does_one_of_the_second_version(former: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(former)) as connection:
+        connection.executescript(SECOND)
+    with closing(Reader(former)) as reader:
+        before = told(reader)
+    Ledger(former).close()
+    Ledger(tmp_path / "fresh.db").close()
+    assert shape(former) == shape(tmp_path / "fresh.db")
+    with closing(Reader(former)) as reader:
+        assert told(reader) == before
+
+
+# How pictures look
+
+
+async def test_a_look_is_kept_by_content_and_once(ledger: Ledger, reader: Reader) -> None:
+    attempt = await started(ledger, "k")
+    assert (reader.has_looks(), reader.count_unseen()) == (False, 0)
+    await settled(ledger, attempt, BOUGHT, Status.SUCCEEDED)
+    assert reader.unseen(after="", most=9) == [("k", PICTURE)]
+    assert reader.unseen(after="k", most=9) == []
+    looks = {PICTURE.sha256: Look(phash=2**64 - 1, blank=True), "b": Look(phash=2**63, blank=False)}
+    ledger.looked(looks)
+    ledger.looked({"b": Look(phash=7, blank=True)})
+    assert reader.looks([PICTURE.sha256, "b", "c"]) == looks
+    assert (reader.has_looks(), reader.count_unseen(), reader.unseen(after="", most=9)) == (True, 0, [])

@@ -25,7 +25,7 @@ _OF_A_NIGHT = frozenset(
     {
         "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
         "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
-        "name", "dry_run", "as_json", "quiet", "verbose",
+        "name", "embed", "quality", "dry_run", "as_json", "quiet", "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -148,6 +148,10 @@ def commands() -> None:
     "--check",
     type=click.Choice(["full", "quick"]),
     help="Decode every picture, or look at its structure.  [default: full]",
+)
+@click.option("--embed", is_flag=True, help="Put prompt, model, request and origin into each picture (XMP).")
+@click.option(
+    "--quality", is_flag=True, help="After buying, find blank pictures and ones that look the same."
 )
 @click.option(
     "-n",

@@ -1,4 +1,4 @@
-"""How many of the rows are done, in one phrase?"""
+"""How many of the rows are done, and how many of their pictures are odd, in one phrase each?"""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def counted(tasks: Mapping[str, int], total: int | None, *, for_words: bool, in_
         f"{phrase}; {pictures:,} picture{'' if pictures == 1 else 's'},"
         f" {in_words:,} answer{'' if in_words == 1 else 's'} in words"
     )
+
+
+def looks_told(blank: int, near_duplicates: int) -> list[str]:
+    """A line about pictures that may not be what was wanted, where there are any."""
+    duplicates = f"near-duplicate{'' if near_duplicates == 1 else 's'}"
+    found = [(blank, "blank", "`blank`"), (near_duplicates, duplicates, "`near_duplicate_of`")]
+    odd = [f"{count:,} {what}" for count, what, _ in found if count]
+    columns = [column for count, _, column in found if count]
+    return [f"  looks     {', '.join(odd)}: see {', '.join(columns)} in the table"] if odd else []

@@ -12,28 +12,39 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import providers, recovery
-from batchgen.cli.counting import counted
+from batchgen.cli.counting import counted, looks_told
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
-from batchgen.job import LEDGER
+from batchgen.job import LEDGER, TABLE
 from batchgen.ledger import Reader
 
 if TYPE_CHECKING:
     from batchgen.ledger import Run, Totals
     from batchgen.records import Model, Provider
+    from batchgen.results import Odd
 
 
 def status(directory: str, *, as_json: bool) -> int:
-    """Tell how far a run is, from its ledger alone; 0 whatever it says."""
+    """Tell how far a run is, from its ledger, and of odd pictures from its table; 0 whatever it says."""
     path = Path(directory) / LEDGER
     recovery.check_not_lost(path)
     with closing(Reader(path)) as reader:
         totals, last, failures = reader.totals(), reader.last_run(), reader.failures()
+        odd = _odd(Path(directory) / TABLE) if reader.has_looks() else None
     if as_json:
-        say_json({**msgspec.structs.asdict(totals), "run": last, "failures": failures})
+        looks = {} if odd is None else {"blank": odd.blank, "near_duplicates": odd.near_duplicates}
+        say_json({**msgspec.structs.asdict(totals), **looks, "run": last, "failures": failures})
         return 0
-    say("\n".join(_told(directory, totals, last, failures)))
+    told = _told(directory, totals, last, failures)
+    say("\n".join(told if odd is None else [*told, *looks_told(odd.blank, odd.near_duplicates)]))
     return 0
+
+
+def _odd(table: Path) -> Odd | None:
+    """Which pictures are told apart in the last table; None without one."""
+    from batchgen import results  # noqa: PLC0415  it is large, and most run directories need none of it
+
+    return results.odd(table) if table.is_file() else None
 
 
 def _told(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import plan, runner
-from batchgen.cli.counting import counted
+from batchgen.cli.counting import counted, looks_told
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
@@ -64,7 +64,7 @@ def run(
     watch = None if quiet else (_Bar() if sys.stderr.isatty() else _Lines())
     _log_to(watch or _Lines(), logging.INFO if verbose and not quiet else logging.WARNING)
     try:
-        summary = runner.run(job, on_progress=watch, signals=True)
+        summary = runner.run(job, on_progress=watch, on_look=watch.looked if watch else None, signals=True)
     except StorageError as cause:
         raise StorageError(f"{cause}\n  {_line(command, note)}") from cause
     finally:
@@ -100,7 +100,7 @@ def _note(job: Job, typed: Sequence[str]) -> str:
 
 def _resume(job: Job, summary: Summary, command: Sequence[str]) -> list[str] | None:
     """The command for what this run leaves to be done; None when that is nothing."""
-    if summary.left:
+    if summary.left or summary.not_looked_at:
         mute = summary.stopped is not None and summary.stopped.reason == ErrorClass.ENDPOINT_INCAPABLE
         known = job.base_url is None and job.dialect is None
         return with_flags(command, "--dialect", "gemini") if mute and known else [*command]
@@ -156,25 +156,27 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
+        self._looking = False
         self._drawn = 0.0
 
     def __call__(self, progress: Progress) -> None:
         # A terminal that has gone away must not end a run that is paid for.
         with suppress(OSError, ValueError):
-            bar = self._bar = self._bar or tqdm(
-                total=progress.total,
-                unit="img",
-                bar_format=_BAR,
-                smoothing=0,
-                dynamic_ncols=True,
-                file=sys.stderr,
-            )
+            bar = self._bar = self._bar or _bar(progress.total)
             bar.initial = progress.skipped
             bar.n = progress.skipped + progress.succeeded + progress.failed
             bar.set_postfix_str(_postfix(progress).removeprefix(", "), refresh=False)
             if time.monotonic() - self._drawn >= bar.mininterval:
                 self._drawn = time.monotonic()
                 bar.refresh()
+
+    def looked(self, done: int, total: int) -> None:
+        with suppress(OSError, ValueError):
+            if not self._looking:
+                self.close()
+                self._looking, self._bar = True, _bar(total, "looking ")
+            if self._bar is not None:
+                self._bar.update(done - self._bar.n)
 
     def write(self, line: str) -> None:
         with suppress(OSError, ValueError):
@@ -185,6 +187,11 @@ class _Bar:
             with suppress(OSError, ValueError):
                 self._bar.refresh()
                 self._bar.close()
+
+
+def _bar(total: int, what: str = "") -> tqdm[NoReturn]:
+    form = what + _BAR
+    return tqdm(total=total, unit="img", bar_format=form, smoothing=0, dynamic_ncols=True, file=sys.stderr)
 
 
 class _Lines:
@@ -203,6 +210,11 @@ class _Lines:
         rate = new / (now - self._began)
         left = _span((progress.total - done) / rate) if rate else "?"
         self.write(f"{done:,}/{progress.total:,}{_postfix(progress)}, {rate * 60:.1f}/min, {left} left")
+
+    def looked(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= _LINE_EVERY:
+            self._last = time.monotonic()
+            self.write(f"looked at {done:,}/{total:,}")
 
     def write(self, line: str) -> None:
         with suppress(OSError, ValueError):
@@ -268,6 +280,11 @@ def _told(summary: Summary) -> list[str]:
             f"  sizes     {summary.wrong_size:,} {are} not of the size that was asked for:"
             " `size_ok` in the table tells which"
         )
+    lines += looks_told(summary.blank, summary.near_duplicates)
+    if summary.unreadable:
+        lines.append(
+            f"  unread    {summary.unreadable:,} could not be looked at: gone, or changed since bought"
+        )
     if summary.unpriced and summary.cost_usd:
         lines.append(f"  unpriced  {summary.unpriced:,} rows: their model has no known price")
     lines += [f"  pictures  {summary.directory}/images/", f"  table     {summary.table}"]
@@ -296,6 +313,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         about = f", about ${summary.left_usd:,.2f}" if summary.left_usd else ""
         what = "rows" if summary.for_words else "pictures"
         lines.append(f"left: {summary.left:,} of {sum(summary.tasks.values()):,} {what}{about}")
+    if summary.not_looked_at:
+        lines.append(f"left: {summary.not_looked_at:,} pictures to be looked at")
     if summary.waiting:
         rows = (
             "row waits for the one it continues"

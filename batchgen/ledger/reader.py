@@ -12,7 +12,7 @@ import msgspec
 
 from batchgen.errors import InputError
 from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
-from batchgen.records import Image, Status, Usage, UsageQuality, Value
+from batchgen.records import Image, Look, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from batchgen.records import Expect
 
+_IMAGE = msgspec.json.Decoder(Image)
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 _QUALITIES = (*QUALITIES, UsageQuality.NONE)
 """By the place that is stored; -1 is the last."""
@@ -28,6 +29,11 @@ _UNKNOWN_COST = (
     " OR error_class IS NULL AND settled_at IS NOT NULL AND cost IS NULL AND reserved IS NOT NULL)"
 )
 """Of an attempt: maybe billed without saying so, or its picture outlived its answer in a crash."""
+
+_UNSEEN = (
+    "FROM tasks WHERE images <> '[]'"
+    " AND NOT EXISTS (SELECT 1 FROM looks WHERE sha256 = images ->> '$[#-1].sha256')"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -240,6 +246,41 @@ class Reader:
         )
         found = {row[0]: _result(row[1:]) for row in rows}
         return [found.get(key) for key in keys]
+
+    @told
+    def has_looks(self) -> bool:
+        """Whether any picture was ever looked at."""
+        return bool(self._connection.execute("SELECT EXISTS (SELECT 1 FROM looks)").fetchone()[0])
+
+    @told
+    def looks(self, contents: Sequence[str]) -> dict[str, Look]:
+        """How pictures of these contents (sha256) look; those that were not looked at are left out."""
+        rows = self._connection.execute(
+            "SELECT sha256, phash, blank FROM looks WHERE sha256 IN (SELECT value FROM json_each(?))",
+            (_list(contents),),
+        )
+        return {
+            content: Look(phash=phash & 0xFFFF_FFFF_FFFF_FFFF, blank=bool(blank))
+            for content, phash, blank in rows
+        }
+
+    @told
+    def unseen(self, *, after: str, most: int) -> list[tuple[str, Image]]:
+        """
+        Tasks whose picture was not looked at, with that picture, in the order of the keys; drafts are none.
+
+        :param after: the key behind which to begin.
+        """
+        rows = self._connection.execute(
+            f"SELECT key, images -> '$[#-1]' {_UNSEEN} AND key > ? ORDER BY key LIMIT ?",
+            (after, most),
+        )
+        return [(key, _IMAGE.decode(image)) for key, image in rows]
+
+    @told
+    def count_unseen(self) -> int:
+        """How many tasks have a picture that was not looked at."""
+        return int(self._connection.execute(f"SELECT count(*) {_UNSEEN}").fetchone()[0])
 
     @told
     def unanswered(self) -> list[Unanswered]:

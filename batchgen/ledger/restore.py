@@ -18,8 +18,8 @@ import msgspec
 
 from batchgen.errors import StorageError
 from batchgen.ledger.schema import QUALITIES, connect, transaction
-from batchgen.ledger.writer import claim
-from batchgen.records import ErrorClass, Status, UsageQuality, Value
+from batchgen.ledger.writer import claim, note_looks
+from batchgen.records import ErrorClass, Look, Status, UsageQuality, Value
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Told(Value, frozen=True, kw_only=True):
     stem: str
     """Of its picture, or a guess at what the row asked for."""
     result: Result
+    look: Look | None = None
+    """Of its picture, if that was looked at."""
 
 
 def restore(
@@ -116,6 +118,8 @@ def _insert(connection: sqlite3.Connection, row: Told) -> None:
     }
     columns = ", ".join(f"{name} = :{name}" for name in values if name != "key")
     connection.execute(f"UPDATE tasks SET {columns} WHERE key = :key", values)  # noqa: S608
+    if row.look is not None:
+        note_looks(connection, {result.images[-1].sha256: row.look})
     for attempt in _attempts(row):
         names = list(attempt)
         connection.execute(

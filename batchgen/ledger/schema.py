@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62677231
 """Marks the file as batchgen's ('bgr1'), so that a foreign database is not taken for a ledger."""
-VERSION = 2
+VERSION = 3
 QUALITIES = tuple(UsageQuality)
 """A usage quality is stored as its place here; -1 where no usage was due."""
 
 _NANO = Decimal("1e-9")
+# How pictures look, by their content: once, whichever rows have them. The hash's 64 bits are signed.
+_LOOKS = """
+CREATE TABLE looks (
+  sha256 TEXT PRIMARY KEY, phash INTEGER NOT NULL, blank INTEGER NOT NULL
+) WITHOUT ROWID"""
 _SCHEMA = f"""
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
@@ -51,6 +56,7 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_key ON attempts (key);
 CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
+{_LOOKS};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -64,11 +70,16 @@ ALTER TABLE tasks ADD COLUMN parent_sha TEXT;
 CREATE INDEX tasks_in_words ON tasks (status) WHERE images = '[]';
 PRAGMA user_version = 2;
 """,
+    2: f"""
+{_LOOKS};
+PRAGMA user_version = 3;
+""",
 }
 # How a ledger that may only be read passes for one of this version: temporary names go before its own.
 _SEEN_AS = {
     1: "CREATE TEMP VIEW tasks AS SELECT *, 'image' AS expect, NULL AS reasoning, NULL AS tool_calls,"
     " NULL AS parent_sha FROM main.tasks",
+    2: "CREATE TEMP VIEW looks AS SELECT NULL AS sha256, NULL AS phash, NULL AS blank WHERE FALSE",
 }
 _REMEDIES = {
     "SQLITE_FULL": "free some space",
@@ -110,8 +121,8 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
         version = _version(path, connection)
         for former in range(version, VERSION) if make else ():
             _carry_out(connection, _MIGRATIONS[former])
-        if version < VERSION and not make:
-            connection.execute(_SEEN_AS[version])
+        for former in () if make else range(version, VERSION):
+            connection.execute(_SEEN_AS[former])
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection

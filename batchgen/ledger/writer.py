@@ -19,12 +19,12 @@ from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_er
 from batchgen.records import ErrorClass, Expect, Outcome, Status, UsageQuality, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     from batchgen.ledger.reader import Unanswered
-    from batchgen.records import Image
+    from batchgen.records import Image, Look
 
 
 T = TypeVar("T")
@@ -222,6 +222,10 @@ class Ledger:
         ]
         self._at_once(lambda connection: connection.executemany(_PUT_BACK, values))
 
+    def looked(self, looks: Mapping[str, Look]) -> None:
+        """Note how pictures look, by their content (sha256)."""
+        self._at_once(lambda connection: note_looks(connection, looks))
+
     def recount(self) -> None:
         """Make the sums of all tasks those of their attempts again."""
         self._at_once(lambda connection: connection.execute(_RECOUNT))
@@ -410,6 +414,15 @@ def claim(
         (key, row_id, free, fold(free), model, provider, expect, parent_sha),
     )
     return free
+
+
+def note_looks(connection: sqlite3.Connection, looks: Mapping[str, Look]) -> None:
+    """Note how pictures look; once is enough for a content."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO looks (sha256, phash, blank) VALUES (?, ?, ?)",
+        # SQLite's integers are signed.
+        ((content, look.phash - (look.phash >> 63 << 64), look.blank) for content, look in looks.items()),
+    )
 
 
 def fold(stem: str) -> str:
