@@ -22,8 +22,26 @@ from batchgen import credentials, providers
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError, nearest
 from batchgen.imaging import Check
+from batchgen.layout import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.records import Expect, ImageOptions, Model, Provider, Value
 from batchgen.redaction import SHORT, without_likely_keys
+
+__all__ = [
+    "JOB",
+    "LEDGER",
+    "MANIFEST",
+    "MANIFESTS",
+    "TABLE",
+    "Endpoint",
+    "Job",
+    "OnDailyQuota",
+    "OnUncertain",
+    "checked",
+    "directory",
+    "endpoint",
+    "read",
+    "resolve",
+]
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
@@ -43,9 +61,6 @@ _WORDS = {
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
-"""Files of a run directory: the account, the manifest as it was read, the results, what the run was told."""
 
 
 class OnUncertain(StrEnum):

@@ -129,6 +129,7 @@ def run(
     environment: Mapping[str, str] = os.environ,
     on_progress: Callable[[Progress], None] | None = None,
     signals: bool = False,
+    command: str | None = None,
     surroundings: Surroundings | None = None,
 ) -> Summary:
     """
@@ -137,6 +138,7 @@ def run(
     :param environment: where the API key is looked up.
     :param on_progress: called with every settled attempt and once a second, on the event loop: be quick.
     :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run (main thread only).
+    :param command: what a person types to go on with this run; for whoever looks at the run directory.
     :param surroundings: time, randomness, threads and network other than the machine's own.
     :raises InputError: the job or its manifest cannot be run; nothing was sent.
     :raises LockedError: another run owns the run directory.
@@ -162,7 +164,7 @@ def run(
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
-            _begin(job, endpoint, manifest, ledger, store)
+            _begin(job, endpoint, manifest, ledger, store, command=command)
             recovery.adopt(ledger, reader, store, now=_now())
             totals = reader.totals()
             _tell_of_gone(recovery.gone(totals, store), directory)
@@ -217,7 +219,9 @@ def _make(directory: Path) -> None:
         raise InputError(f"{directory}: {cause.strerror}; choose another run directory with -o") from cause
 
 
-def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store) -> None:
+def _begin(
+    job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store, *, command: str | None
+) -> None:
     unfinished = ledger.begin(
         now=_now(),
         provider=endpoint.provider.name,
@@ -225,6 +229,7 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
         tasks=manifest.tasks,
         version=__version__,
         in_flight=job.concurrency,
+        command=command,
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
@@ -353,7 +358,7 @@ def _summary(
         failed=failed,
         budget_needed=needed,
         unpriced=tally.unpriced,
-        failures=tuple(reader.failures()),
+        failures=tuple((each.kind, each.count, each.message) for each in reader.failures()),
         elapsed_s=elapsed,
         stopped=stop,
         exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),

@@ -347,7 +347,7 @@ def test_a_defect_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchgen.cli.looking.status", broken)
+    monkeypatch.setattr("batchgen.cli.watching.status", broken)
     assert cli(["status", "x"]) == 70
     assert "this is a defect" in capsys.readouterr().err
 
@@ -356,7 +356,7 @@ def test_an_interrupt_before_anything_was_sent_is_130(monkeypatch: pytest.Monkey
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchgen.cli.looking.status", interrupted)
+    monkeypatch.setattr("batchgen.cli.watching.status", interrupted)
     assert cli(["status", "x"]) == 130
 
 

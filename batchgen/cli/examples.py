@@ -60,7 +60,9 @@ STATUS = """
 \b
 Examples:
   batchgen status runs/tonight
-  batchgen status runs/tonight --json | jq .cost_usd
+  batchgen status runs/tonight --watch          redrawn in place until the run has ended
+  batchgen status runs/tonight --watch --every 60 >> night.log
+  batchgen status runs/tonight --json | jq '.done, .cost_usd, .eta_s'
 """
 
 VERIFY = """

@@ -33,7 +33,7 @@ _MEANS = {
     Kind.UNFINISHED: ("temporary files of a run that died", "deleted"),
     Kind.UNSETTLED: ("requests of a run that died were not answered", "noted as uncertain"),
     Kind.UNANSWERED: ("rows count as succeeded without an answer or a picture", ""),
-    Kind.SUMS: ("rows do not add up to their requests", "added up again"),
+    Kind.SUMS: ("sums are not those of their parts", "added up again"),
     Kind.TABLE: ("differences between results.parquet and the ledger", "written anew"),
     Kind.LOG: ("pages of the ledger's log were not committed", "SQLite went back to the last commit"),
     Kind.LEDGER: ("ledger that was damaged or gone", "made anew from results.parquet"),

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from batchgen.errors import DamagedError, InputError, StorageError
+from batchgen.ledger import sums
 from batchgen.records import ZERO, UsageQuality
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62677231
 """Marks the file as batchgen's ('bgr1'), so that a foreign database is not taken for a ledger."""
-VERSION = 2
+VERSION = 3
 QUALITIES = tuple(UsageQuality)
 """A usage quality is stored as its place here; -1 where no usage was due."""
 
@@ -25,7 +26,7 @@ _SCHEMA = f"""
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
   pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
-  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL
+  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL, command TEXT
 );
 CREATE TABLE tasks (
   key TEXT PRIMARY KEY, id TEXT NOT NULL, stem TEXT NOT NULL, folded TEXT NOT NULL UNIQUE,
@@ -51,6 +52,7 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_key ON attempts (key);
 CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
+{sums.TABLES}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -64,11 +66,18 @@ ALTER TABLE tasks ADD COLUMN parent_sha TEXT;
 CREATE INDEX tasks_in_words ON tasks (status) WHERE images = '[]';
 PRAGMA user_version = 2;
 """,
+    2: f"""
+ALTER TABLE runs ADD COLUMN command TEXT;
+{sums.TABLES}
+{"; ".join(sums.RENEW)};
+PRAGMA user_version = 3;
+""",
 }
 # How a ledger that may only be read passes for one of this version: temporary names go before its own.
 _SEEN_AS = {
     1: "CREATE TEMP VIEW tasks AS SELECT *, 'image' AS expect, NULL AS reasoning, NULL AS tool_calls,"
-    " NULL AS parent_sha FROM main.tasks",
+    " NULL AS parent_sha FROM main.tasks;",
+    2: f"CREATE TEMP VIEW runs AS SELECT *, NULL AS command FROM main.runs;{sums.VIEWS}",  # noqa: S608
 }
 _REMEDIES = {
     "SQLITE_FULL": "free some space",
@@ -110,8 +119,9 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
         version = _version(path, connection)
         for former in range(version, VERSION) if make else ():
             _carry_out(connection, _MIGRATIONS[former])
-        if version < VERSION and not make:
-            connection.execute(_SEEN_AS[version])
+        for former in () if make else range(version, VERSION):
+            for statement in _statements(_SEEN_AS[former]):
+                connection.execute(statement)
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection
@@ -119,8 +129,18 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
 
 def _carry_out(connection: sqlite3.Connection, script: str) -> None:
     with transaction(connection):
-        for statement in script.split(";"):
+        for statement in _statements(script):
             connection.execute(statement)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: what runs a whole script commits first, and a trigger has semicolons in it."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _version(path: Path, connection: sqlite3.Connection) -> int:
