@@ -146,6 +146,8 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """USD spent in this run directory, ever, at most."""
     on_daily_quota: OnDailyQuota = OnDailyQuota.STOP
     check: Check = Check.FULL
+    log_file: _Text | None = None
+    """A file to which the run's events are appended, one JSON object a line."""
 
     limit: _Count | None = None
     only: str | None = None
@@ -189,7 +191,7 @@ def read(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, Job.__struct_fields__)}")
     if "manifest" not in values:
         raise InputError(f'{path}: no manifest; add `manifest = "prompts.csv"`')
-    for key in ("manifest", "output", "only", "key_file"):
+    for key in ("manifest", "output", "only", "key_file", "log_file"):
         if isinstance(values.get(key), str) and values[key] not in {"-", ""}:
             given = Path(values[key])
             values[key] = os.path.relpath(path.parent / (given.expanduser() if key == "key_file" else given))

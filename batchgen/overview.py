@@ -78,7 +78,11 @@ class Overview(Value, frozen=True, kw_only=True):
     """Requests of this run that were answered 429."""
     retried: int
     """Requests of this run that failed in a way that is tried again, 429 aside."""
-    usage: Usage
+    prompt_tokens: int
+    text_tokens: int
+    """All output that is no picture, reasoning included."""
+    image_tokens: int
+    total_tokens: int
     cost_usd: Decimal
     """Ever spent in this directory."""
     wasted_usd: Decimal
@@ -186,7 +190,10 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         requests=totals.requests,
         rate_limited=sum(moment.answered.get(kind, 0) for kind in _SLOW),
         retried=sum(moment.answered.get(kind, 0) for kind in _TRIED_AGAIN),
-        usage=totals.usage,
+        prompt_tokens=totals.usage.prompt_tokens,
+        text_tokens=totals.usage.text_tokens,
+        image_tokens=totals.usage.image_tokens,
+        total_tokens=totals.usage.total_tokens,
         cost_usd=totals.cost_usd,
         wasted_usd=totals.wasted_usd,
         run_usd=moment.run_usd,

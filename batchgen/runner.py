@@ -12,16 +12,18 @@ import math
 import os
 import random
 import signal
+import socket
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from batchgen import disk, plan, recovery, results
+from batchgen import disk, events, plan, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.errors import BatchgenError, InputError, StorageError
@@ -30,6 +32,7 @@ from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import Value
+from batchgen.redaction import Redactor
 from batchgen.references import References
 from batchgen.selection import selected, wanted_again
 from batchgen.store import Store, write_whole
@@ -37,7 +40,7 @@ from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
@@ -153,7 +156,7 @@ def run(
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
-    with RunLock(directory):
+    with RunLock(directory), _log_of(job, endpoint) as log:
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
@@ -165,6 +168,7 @@ def run(
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
             _begin(job, endpoint, manifest, ledger, store, command=command)
+            tell = log(f"{directory}#{ledger.run}")
             recovery.adopt(ledger, reader, store, now=_now())
             totals = reader.totals()
             _tell_of_gone(recovery.gone(totals, store), directory)
@@ -183,23 +187,28 @@ def run(
                 only=only,
                 transport=transport,
                 on_progress=on_progress,
+                on_event=tell,
                 signals=signals,
                 rng=around.rng,
                 wall=around.wall,
                 blocking=around.blocking,
             )
-            with _handlers_kept(signals=signals):
-                tally = _carry_out(
-                    purchase,
-                    around,
-                    manifest=manifest,
-                    ledger=ledger,
-                    reader=reader,
-                    table=directory / TABLE,
-                )
-            stopped = purchase.stop is not None
-            left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
-            return _summary(job, purchase, tally, reader, left, elapsed=time.monotonic() - began)
+            tell(_started(job, endpoint, manifest, directory))
+            with _end_told(tell):
+                with _handlers_kept(signals=signals):
+                    tally = _carry_out(
+                        purchase,
+                        around,
+                        manifest=manifest,
+                        ledger=ledger,
+                        reader=reader,
+                        table=directory / TABLE,
+                    )
+                stopped = purchase.stop is not None
+                left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
+                summary = _summary(job, purchase, tally, reader, left, elapsed=time.monotonic() - began)
+            tell(_over(summary))
+            return summary
 
 
 def _check_no_loop() -> None:
@@ -233,6 +242,48 @@ def _begin(
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
+
+
+def _log_of(
+    job: Job, endpoint: Endpoint
+) -> AbstractContextManager[Callable[[str], Callable[[events.Event], None]]]:
+    path = None if job.log_file is None else Path(job.log_file)
+    key = "" if endpoint.provider.simulated else endpoint.key or ""
+    return events.logged(path, wall=time.time, redact=Redactor([key]))
+
+
+def _started(job: Job, endpoint: Endpoint, manifest: Manifest, directory: Path) -> events.RunStarted:
+    return events.RunStarted(
+        directory=str(directory),
+        manifest=job.manifest,
+        rows=manifest.tasks,
+        provider=endpoint.provider.name,
+        model=endpoint.model.id,
+        simulated=endpoint.provider.simulated,
+        concurrency=job.concurrency,
+        budget_usd=None if job.budget is None else Decimal(str(job.budget)),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        version=__version__,
+    )
+
+
+def _over(summary: Summary) -> events.RunEnded:
+    told: dict[str, object] = msgspec.to_builtins(msgspec.structs.asdict(summary), builtin_types=(Decimal,))
+    reason = summary.stopped.reason if summary.stopped is not None else "done"
+    return events.RunEnded(reason=reason, exit_status=summary.exit_status, summary=told)
+
+
+@contextmanager
+def _end_told(tell: Callable[[events.Event], None]) -> Iterator[None]:
+    """Whatever ends a run is in its log file."""
+    try:
+        yield
+    except BaseException as cause:
+        status = cause.exit_status if isinstance(cause, BatchgenError) else None
+        reason = str(cause) if status is not None else type(cause).__name__
+        tell(events.RunEnded(reason=reason, exit_status=status, summary=None))
+        raise
 
 
 def _put_down(

@@ -25,7 +25,7 @@ _OF_A_NIGHT = frozenset(
     {
         "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
         "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
-        "name", "dry_run", "as_json", "quiet", "verbose",
+        "name", "log_file", "dry_run", "as_json", "quiet", "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -148,6 +148,9 @@ def commands() -> None:
     "--check",
     type=click.Choice(["full", "quick"]),
     help="Decode every picture, or look at its structure.  [default: full]",
+)
+@click.option(
+    "--log-file", metavar="FILE", help="Append what happens, one JSON object a line; docs/events.md."
 )
 @click.option(
     "-n",

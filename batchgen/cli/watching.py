@@ -123,8 +123,8 @@ def _told(seen: Overview) -> list[str]:
         f"  run       {_session(seen)}",
         *_pace(seen),
         *_money(seen),
-        f"  tokens    {seen.usage.prompt_tokens:,} in, {seen.usage.text_tokens:,} text out,"
-        f" {seen.usage.image_tokens:,} image out",
+        f"  tokens    {seen.prompt_tokens:,} in, {seen.text_tokens:,} text out,"
+        f" {seen.image_tokens:,} image out",
         _requests(seen),
         *_doubts(seen),
         *(
