@@ -39,6 +39,7 @@ __all__ = [
     "checked",
     "directory",
     "endpoint",
+    "name",
     "read",
     "resolve",
 ]
@@ -211,7 +212,7 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
     if is_job and values.get("output") is None:
-        values["output"] = str(Path("runs") / _name(source))
+        values["output"] = str(Path("runs") / name(source))
     try:
         return _writable(msgspec.convert(values, Job))
     except msgspec.ValidationError as cause:
@@ -248,7 +249,7 @@ def _items(job: Job) -> Iterable[tuple[str, object]]:
 
 def directory(job: Job) -> Path:
     """Where the run keeps everything: as the job says, or `runs/<name of the manifest>`."""
-    return Path(job.output) if job.output is not None else Path("runs") / _name(job.manifest)
+    return Path(job.output) if job.output is not None else Path("runs") / name(job.manifest)
 
 
 def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
@@ -327,7 +328,8 @@ def _check_way(job: Job, base_url: str, key: str | None) -> None:
         )
 
 
-def _name(source: str) -> str:
+def name(source: str) -> str:
+    """What a run, or a job file, is called after its manifest or job file."""
     if source == "-":
         return "stdin"
     name = Path(source).name

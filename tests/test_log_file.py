@@ -37,11 +37,12 @@ def log(tmp_path: Path) -> Iterator[Log]:
     opened.close()
 
 
+@pytest.mark.blocks
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_every_request_and_every_task_of_a_night_is_told_as_the_ledger_has_it(
     tmp_path: Path, backend: str
 ) -> None:
-    settings = Settings(paint=False, rpm=60, faults=Faults(overloaded=0.1, refusal=0.3, reset_after=0.05))
+    settings = Settings(paint=False, rpm=20, faults=Faults(overloaded=0.1, refusal=0.3, reset_after=0.05))
     nights = Nights(tmp_path, settings, backend=backend)
     nights.write(
         "id,prompt,parent\n"

@@ -208,6 +208,21 @@ def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, obj
     return given
 
 
+@commands.command(context_settings=_CONTEXT, epilog=examples.INIT)
+@click.argument("manifest", metavar="MANIFEST")
+@click.option("-o", "--output", metavar="FILE", help="The job file.  [default: jobs/<name of MANIFEST>.toml]")
+@click.option("--force", is_flag=True, help="Overwrite it.")
+def init(manifest: str, *, output: str | None, force: bool) -> int:
+    """
+    Write a job file for MANIFEST, with what its columns seem to mean and every other key as a comment.
+
+    The whole table is read and checked; nothing is sent, and no key is needed.
+    """
+    from batchgen.cli import beginning  # noqa: PLC0415
+
+    return beginning.begin(manifest, output, force=force)
+
+
 @commands.command(
     context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"},
     epilog=examples.PROBE,
@@ -340,3 +355,18 @@ def simulate(*, port: int, **settings: object) -> int:
     from batchgen.cli import serving  # noqa: PLC0415
 
     return serving.simulate(settings, port=port)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=examples.COMPLETION)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish")
+def completion(shell: str) -> int:
+    """Print what completes batchgen's commands, flags, providers and models in a shell."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    from batchgen.cli.saying import say  # noqa: PLC0415
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"click knows no completion for {shell}")
+    say(found(commands, {}, "batchgen", "_BATCHGEN_COMPLETE").source())
+    return 0

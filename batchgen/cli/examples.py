@@ -7,11 +7,13 @@ BATCHGEN = """
 Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
+  batchgen init prompts.csv                     a commented job file for a table of your own
   batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen models                               what there is, and what it costs
   batchgen simulate --port 8080                 the endpoint itself, offline, for any client
+  batchgen completion bash                      completion for your shell
 """
 
 RUN = """
@@ -54,6 +56,22 @@ Nothing is asked, tried again, or booked anywhere: what it costs is told, and is
 \b
 Exit status: 0 a sound picture came (or words, where they are expected); 1 it did not; 2 bad input, nothing
 sent; 3 the key, the account or its quota is in the way.
+"""
+
+INIT = """
+\b
+Examples:
+  batchgen init prompts.csv                     jobs/prompts.toml
+  batchgen init catalog.parquet -o catalog.toml
+  batchgen run jobs/prompts.toml --provider simulator -o runs/trial     the first thing to do with it
+"""
+
+COMPLETION = """
+\b
+To have it for good:
+  bash    batchgen completion bash > ~/.local/share/bash-completion/completions/batchgen
+  zsh     echo 'eval "$(batchgen completion zsh)"' >> ~/.zshrc      (after compinit)
+  fish    batchgen completion fish > ~/.config/fish/completions/batchgen.fish
 """
 
 STATUS = """
