@@ -39,6 +39,7 @@ __all__ = [
     "checked",
     "directory",
     "endpoint",
+    "missing",
     "name",
     "read",
     "resolve",
@@ -181,6 +182,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise missing(path) from None
     except OSError as cause:
         raise InputError(f"{path}: {cause.strerror}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
@@ -197,6 +200,19 @@ def read(path: Path) -> dict[str, Any]:
             given = Path(values[key])
             values[key] = os.path.relpath(path.parent / (given.expanduser() if key == "key_file" else given))
     return values
+
+
+def missing(path: Path) -> InputError:
+    """Say that a job file or a manifest is not there, and what is."""
+    try:
+        beside = sorted(other.name for other in path.parent.iterdir())
+    except OSError:
+        return InputError(f"{path}: no such file, nor a folder {str(path.parent)!r}")
+    hint = nearest(path.name, beside)
+    fit = [name for name in beside if name.lower().removesuffix(".gz").endswith((*MANIFESTS, ".toml"))]
+    if not hint and fit:
+        hint = f"; there are {', '.join(map(repr, fit[:3]))}"
+    return InputError(f"{path}: no such file{hint}")
 
 
 def resolve(source: str, given: Mapping[str, object]) -> Job:

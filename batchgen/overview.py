@@ -34,8 +34,8 @@ _TRIED_AGAIN = frozenset(kind for kind, rule in RULES.items() if rule.action is 
 class Phase(StrEnum):
     """What a run directory is in."""
 
-    STARTING = "starting"
-    """Something holds its lock and no run has begun: the manifest is being read, or a repair is at work."""
+    BUSY = "busy"
+    """No run is open and something is at work: it reads the manifest, writes the table, or repairs."""
     RUNNING = "running"
     ENDED = "ended"
     KILLED = "killed"
@@ -222,7 +222,7 @@ def _told(directory: Path) -> Told:
 def _phase(run: Run | None, *, held: bool, host: str) -> Phase:
     over = run is None or run.ended_at is not None
     if held:
-        return Phase.STARTING if over else Phase.RUNNING
+        return Phase.BUSY if over else Phase.RUNNING
     if over:
         return Phase.ENDED
     return Phase.KILLED if run is not None and run.host == host else Phase.ELSEWHERE
@@ -238,14 +238,17 @@ def _rate_now(moment: Moment, now: int) -> float | None:
     if moment.run is None or not moment.latest:
         return None
     since = max(moment.run.started_at, now - _WINDOW)
-    if len(moment.latest) == LATEST:  # of what began before these, nothing is known
-        since = max(since, min(one.started_at for one in moment.latest))
+    if len(moment.latest) >= LATEST:
+        # Others began before these: once those have been answered too, none but these are.
+        took = [one.settled_at - one.started_at for one in moment.latest if one.settled_at is not None]
+        first = min(one.started_at for one in moment.latest)
+        since = max(since, first + sum(took) // max(1, len(took)))
     good = sum(one.good and since <= (one.settled_at or 0) for one in moment.latest)
     return _per_minute(good, now - since)
 
 
 def _rate_run(moment: Moment, now: int, phase: Phase) -> float | None:
-    if moment.run is None or phase is Phase.STARTING:
+    if moment.run is None or phase is Phase.BUSY:
         return None
     until = now
     if phase is not Phase.RUNNING:
@@ -260,7 +263,7 @@ def _per_minute(count: int, span: int) -> float | None:
 
 
 def _next(directory: str, run: Run | None, phase: Phase, *, left: int | None, failed: int) -> str | None:
-    if phase in {Phase.STARTING, Phase.RUNNING} or run is None:
+    if phase in {Phase.BUSY, Phase.RUNNING} or run is None:
         return None
     if phase is not Phase.ENDED or left or run.ended != "done":
         return run.command

@@ -13,7 +13,15 @@ import click
 from click.core import ParameterSource
 
 from batchgen.cli import examples
-from batchgen.cli.options import Lines, complete_model, complete_provider, pairs, parsed
+from batchgen.cli.options import (
+    Lines,
+    complete_file,
+    complete_folder,
+    complete_model,
+    complete_provider,
+    pairs,
+    parsed,
+)
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ def commands() -> None:
 
 
 @commands.command(context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"}, epilog=examples.RUN)
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_file)
 @click.option("-o", "--output", metavar="DIR", help="The run directory.  [default: runs/<name of SOURCE>]")
 @click.option(
     "--provider",
@@ -209,7 +217,7 @@ def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, obj
 
 
 @commands.command(context_settings=_CONTEXT, epilog=examples.INIT)
-@click.argument("manifest", metavar="MANIFEST")
+@click.argument("manifest", metavar="MANIFEST", shell_complete=complete_file)
 @click.option("-o", "--output", metavar="FILE", help="The job file.  [default: jobs/<name of MANIFEST>.toml]")
 @click.option("--force", is_flag=True, help="Overwrite it.")
 def init(manifest: str, *, output: str | None, force: bool) -> int:
@@ -228,7 +236,7 @@ def init(manifest: str, *, output: str | None, force: bool) -> int:
     epilog=examples.PROBE,
     params=[parameter for parameter in run.params if parameter.name not in _OF_A_NIGHT],
 )
-@click.argument("source", metavar="[SOURCE]", required=False)
+@click.argument("source", metavar="[SOURCE]", required=False, shell_complete=complete_file)
 @click.option("--save", metavar="FILE", allow_from_autoenv=False, help="Keep the picture in a new file.")
 @click.option(
     "-n",
@@ -266,7 +274,7 @@ def probe(
 
 
 @commands.command(context_settings=_CONTEXT, epilog=examples.STATUS)
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=complete_folder)
 @click.option("-w", "--watch", is_flag=True, help="Again and again, until the run has ended.")
 @click.option(
     "--every",
@@ -287,7 +295,7 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
 
 
 @commands.command(context_settings=_CONTEXT, epilog=examples.VERIFY)
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=complete_folder)
 @click.option("--repair", is_flag=True, help="Put right what can be, without losing a picture.")
 @click.option(
     "--check",

@@ -57,6 +57,8 @@ def run(
     :param keys: what no message may show; the key of this run is added.
     """
     job = jobs.resolve(source, given)
+    if job.manifest != "-" and not Path(job.manifest).exists():
+        raise jobs.missing(Path(job.manifest))  # before anything is said of keys
     keys.add(jobs.endpoint(job, os.environ).key or "")
     warn_of_environment(job)
     command, note = command_line(job, typed), _note(job, typed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
+from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.imaging import Check
@@ -44,6 +45,7 @@ _MEANS = {
 
 def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool) -> int:
     """Audit a run directory and tell what was found; the exit status."""
+    check_run_directory(directory)
     bar = _Bar(shown=not quiet and sys.stderr.isatty())
     try:
         report = verify(Path(directory), repair=repair, check=Check(check), on_progress=bar)

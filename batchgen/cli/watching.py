@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchgen import overview, recovery
 from batchgen.cli.counting import counted, span
+from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line, printable
 from batchgen.layout import LEDGER
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _EVERY, _EVERY_LINE = 2.0, 30.0
 """Seconds between two looks: at a terminal, and where lines are kept."""
-_LIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.ELSEWHERE})
+_LIVE = frozenset({Phase.BUSY, Phase.RUNNING, Phase.ELSEWHERE})
 
 
 def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -> int:
@@ -61,6 +62,7 @@ def _watch(directory: str, screen: _Screen | None, pause: float, *, as_json: boo
 
 
 def _look(directory: str) -> Overview:
+    check_run_directory(directory)
     recovery.check_not_lost(Path(directory) / LEDGER)
     return overview.look(Path(directory), now=time.time_ns() // 1000, host=socket.gethostname())
 
@@ -115,7 +117,7 @@ def _in_short(seen: Overview) -> str:
 
 def _told(seen: Overview) -> list[str]:
     if seen.run is None:
-        what = "a run is starting; it reads its manifest" if seen.phase is Phase.STARTING else "nothing yet"
+        what = "a run is starting; it reads its manifest" if seen.phase is Phase.BUSY else "nothing yet"
         return [f"{seen.directory}: {what}"]
     flying = f", {seen.in_flight:,} in flight" if seen.phase in _LIVE and seen.in_flight else ""
     return [
@@ -147,7 +149,9 @@ def _session(seen: Overview) -> str:
     began = f"began {_when(run.started_at)} with {line(run.provider)}"
     if run.ended_at is not None:
         ended = f"{began}, ended {_when(run.ended_at)}: {line(run.ended or '')}"
-        return ended if seen.phase is Phase.ENDED else f"{ended}; another one is starting, or a repair"
+        return (
+            ended if seen.phase is Phase.ENDED else f"{ended}; at work: on its table, a next run or a repair"
+        )
     fate = {
         Phase.RUNNING: f"running ({process})",
         Phase.KILLED: f"killed; the same command goes on ({process})",

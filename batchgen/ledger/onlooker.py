@@ -11,7 +11,7 @@ from batchgen.ledger.schema import usd
 from batchgen.records import Value
 
 LATEST = 1024
-"""Attempts that are looked at one by one, at most: so many tell how fast it goes."""
+"""Attempts that are looked at one by one, at most, beside those in flight: so many tell how fast it goes."""
 
 
 class Latest(NamedTuple):
@@ -38,7 +38,7 @@ class Moment(Value, frozen=True, kw_only=True):
     reserved_usd: Decimal
     """What those may cost at most."""
     latest: tuple[Latest, ...]
-    """Of that run, the newest first; `LATEST` of them at most."""
+    """Of that run, the newest first; `LATEST` of them at most, and as many as are open."""
 
 
 class Onlooker(Reader):
@@ -66,7 +66,7 @@ class Onlooker(Reader):
         latest = ask(
             "SELECT started_at, settled_at, settled_at IS NOT NULL AND error_class IS NULL FROM"
             " (SELECT * FROM attempts ORDER BY id DESC LIMIT ?) WHERE run = ?",
-            (LATEST, number),
+            (LATEST + unsettled, number),
         ).fetchall()
         return Moment(
             totals=self.totals(),
