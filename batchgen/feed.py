@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import msgspec
 
+from batchgen import events
 from batchgen.ledger import Orphan
 from batchgen.lineage import Lineage
-from batchgen.records import Status
+from batchgen.records import ErrorClass, Status
 from batchgen.selection import UNSEEN, Fate, fate, selected
 from batchgen.store import safe_stem
 
@@ -81,6 +82,7 @@ class Feed:
         room: int,
         blocking: Blocking,
         now: Callable[[], int],
+        tell: Callable[[events.Event], None],
     ) -> None:
         """
         Begin with the first one.
@@ -89,6 +91,7 @@ class Feed:
         :param room: children that are set aside at most.
         :param blocking: runs a blocking call off the event loop.
         :param now: microseconds since 1970.
+        :param tell: takes what becomes of tasks for which nothing is sent.
         """
         self.skipped = 0
         """Tasks that were left as they were."""
@@ -110,13 +113,14 @@ class Feed:
         self._room = room
         self._blocking = blocking
         self._now = now
+        self._tell = tell
         self._busy: set[str] = set()
         """Keys of what is on its way or set aside."""
         self._aside: dict[str, list[_Row]] = {}
         """By the key of what they wait for."""
         self._held = 0
         self._ready: deque[_Row] = deque()
-        self._orphans: list[Orphan] = []
+        self._orphans: list[tuple[Task, Orphan]] = []
         self._latest: tuple[str, Standing] = ("", UNSEEN)
         self._landed = anyio.Event()
 
@@ -137,7 +141,7 @@ class Feed:
                 if kind is Fate.BUY:
                     yield Offer(batch.task(index), state)
                 elif kind is Fate.GIVE_UP:
-                    await self._give_up(batch.keys[index])
+                    await self._give_up(batch.task(index))
                 else:
                     self._leave(state)
         while self._chained and (row := await self._next()) is not None:
@@ -148,8 +152,9 @@ class Feed:
     async def _more(self) -> tuple[Batch, list[tuple[int, State | None, Standing | None]]] | None:
         return await self._blocking(lambda: next(self._batches, None))
 
-    async def _give_up(self, key: str) -> None:
-        await self._ledger.give_up(key)
+    async def _give_up(self, task: Task) -> None:
+        await self._ledger.give_up(task.key)
+        self._tell(events.unsent(task, Status.UNCERTAIN, ErrorClass.UNCERTAIN, "not asked for once more"))
         self.skipped += 1
         self.unsuccessful += 1
 
@@ -201,13 +206,13 @@ class Feed:
                 return Offer(row.task(), row.state)
             return await self._blocking(lambda: self._continued(row))
         if kind is Fate.ORPHAN and parent is not None:
-            self._orphans.append(_orphan(row.task(), parent))
+            self._orphans.append((row.task(), _orphan(row.task(), parent)))
             if len(self._orphans) >= _ORPHANS_AT_ONCE:
                 await self._flush()
         elif kind is Fate.WAIT:
             self.waiting += 1
         elif kind is Fate.GIVE_UP:
-            await self._give_up(row.key)
+            await self._give_up(row.task())
         else:
             self._leave(row.state)
         if row.key in self._busy:
@@ -229,8 +234,11 @@ class Feed:
     async def _flush(self) -> None:
         if self._orphans:
             orphans, self._orphans = self._orphans, []
-            await self._ledger.orphan(orphans, provider=self._provider, now=self._now())
+            noted = [orphan for _, orphan in orphans]
+            await self._ledger.orphan(noted, provider=self._provider, now=self._now())
             self.orphaned += len(orphans)
+            for task, orphan in orphans:
+                self._tell(events.unsent(task, Status.FAILED, ErrorClass.PARENT_FAILED, orphan.message))
 
 
 def _orphan(task: Task, parent: Standing) -> Orphan:

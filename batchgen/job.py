@@ -22,8 +22,28 @@ from batchgen import credentials, providers
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError, nearest
 from batchgen.imaging import Check
+from batchgen.layout import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.records import Expect, ImageOptions, Model, Provider, Value
 from batchgen.redaction import SHORT, without_likely_keys
+
+__all__ = [
+    "JOB",
+    "LEDGER",
+    "MANIFEST",
+    "MANIFESTS",
+    "TABLE",
+    "Endpoint",
+    "Job",
+    "OnDailyQuota",
+    "OnUncertain",
+    "checked",
+    "directory",
+    "endpoint",
+    "missing",
+    "name",
+    "read",
+    "resolve",
+]
 
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 
@@ -43,9 +63,6 @@ _WORDS = {
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-LEDGER, MANIFEST, TABLE, JOB = "ledger.db", "manifest.parquet", "results.parquet", "job.json"
-"""Files of a run directory: the account, the manifest as it was read, the results, what the run was told."""
 
 
 class OnUncertain(StrEnum):
@@ -135,6 +152,8 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether each picture's file tells its origin (XMP): prompt, model, request, how it was made."""
     quality: bool = False
     """Whether pictures are looked at after the buying: which are blank, which look the same."""
+    log_file: _Text | None = None
+    """A file to which the run's events are appended, one JSON object a line."""
 
     limit: _Count | None = None
     only: str | None = None
@@ -167,6 +186,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise missing(path) from None
     except OSError as cause:
         raise InputError(f"{path}: {cause.strerror}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
@@ -178,11 +199,24 @@ def read(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, Job.__struct_fields__)}")
     if "manifest" not in values:
         raise InputError(f'{path}: no manifest; add `manifest = "prompts.csv"`')
-    for key in ("manifest", "output", "only", "key_file"):
+    for key in ("manifest", "output", "only", "key_file", "log_file"):
         if isinstance(values.get(key), str) and values[key] not in {"-", ""}:
             given = Path(values[key])
             values[key] = os.path.relpath(path.parent / (given.expanduser() if key == "key_file" else given))
     return values
+
+
+def missing(path: Path) -> InputError:
+    """Say that a job file or a manifest is not there, and what is."""
+    try:
+        beside = sorted(other.name for other in path.parent.iterdir())
+    except OSError:
+        return InputError(f"{path}: no such file, nor a folder {str(path.parent)!r}")
+    hint = nearest(path.name, beside)
+    fit = [name for name in beside if name.lower().removesuffix(".gz").endswith((*MANIFESTS, ".toml"))]
+    if not hint and fit:
+        hint = f"; there are {', '.join(map(repr, fit[:3]))}"
+    return InputError(f"{path}: no such file{hint}")
 
 
 def resolve(source: str, given: Mapping[str, object]) -> Job:
@@ -198,7 +232,7 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
     if is_job and values.get("output") is None:
-        values["output"] = str(Path("runs") / _name(source))
+        values["output"] = str(Path("runs") / name(source))
     try:
         return _writable(msgspec.convert(values, Job))
     except msgspec.ValidationError as cause:
@@ -235,7 +269,7 @@ def _items(job: Job) -> Iterable[tuple[str, object]]:
 
 def directory(job: Job) -> Path:
     """Where the run keeps everything: as the job says, or `runs/<name of the manifest>`."""
-    return Path(job.output) if job.output is not None else Path("runs") / _name(job.manifest)
+    return Path(job.output) if job.output is not None else Path("runs") / name(job.manifest)
 
 
 def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
@@ -314,7 +348,8 @@ def _check_way(job: Job, base_url: str, key: str | None) -> None:
         )
 
 
-def _name(source: str) -> str:
+def name(source: str) -> str:
+    """What a run, or a job file, is called after its manifest or job file."""
     if source == "-":
         return "stdin"
     name = Path(source).name

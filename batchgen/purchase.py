@@ -22,7 +22,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from batchgen import limits, pricing, providers, retry
+from batchgen import events, limits, pricing, providers, retry
 from batchgen.budget import Budget, Estimate
 from batchgen.buffers import Buffers
 from batchgen.client import TLS, Client
@@ -127,12 +127,14 @@ class Stop(Value, frozen=True, kw_only=True):
 class _Item:
     """A task on its way, with what happened to it in this run."""
 
-    __slots__ = ("attempts", "by_kind", "parent_sha", "task")
+    __slots__ = ("attempts", "by_kind", "parent_sha", "requests", "task")
 
     def __init__(self, offer: Offer) -> None:
         self.task = offer.task
         self.parent_sha = offer.parent_sha
         self.attempts = 0
+        """Those that count."""
+        self.requests = 0
         self.by_kind: Counter[ErrorClass] = Counter()
         state = offer.state
         if state is not None and (state.status, state.parent_sha) == (Status.PENDING, offer.parent_sha):
@@ -176,6 +178,7 @@ class Purchase:
         only: frozenset[str] | None,
         transport: SimulatorTransport | None,
         on_progress: Callable[[Progress], None] | None,
+        on_event: Callable[[events.Event], None],
         signals: bool,
         rng: random.Random,
         wall: Callable[[], float],
@@ -190,6 +193,7 @@ class Purchase:
         :param only: the row ids this run is about; None is all.
         :param transport: replaces the network (the simulator's, in the same process).
         :param on_progress: called with every settled attempt and once a second, on the event loop.
+        :param on_event: takes what happens, for the log file; on the event loop.
         :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
         :param wall: seconds since 1970.
         :param blocking: runs blocking calls; threads unless given.
@@ -204,6 +208,7 @@ class Purchase:
         self._store = store
         self._transport = transport
         self._on_progress = on_progress
+        self._tell = on_event
         self._signals = signals
         self._rng = rng
         self._wall = wall
@@ -226,6 +231,7 @@ class Purchase:
             room=_ASIDE * self._hands,
             blocking=self._blocking,
             now=self._now,
+            tell=on_event,
         )
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
         limit = None if job.budget is None else Decimal(str(job.budget))
@@ -419,6 +425,7 @@ class Purchase:
         kind = outcome.kind
         counts = kind is None or retry.RULES[kind].counts
         item.attempts += counts
+        item.requests += 1
         if counts:
             # Not back from where a park has put it: while nothing is asked, nothing is heard.
             self._heard, self._answered = max(self._heard, anyio.current_time()), True
@@ -426,12 +433,13 @@ class Purchase:
         if kind is not None:
             item.by_kind[kind] += 1
         decision = self._decide(item, outcome)
+        status = self._status(outcome, decision)
         with anyio.CancelScope(shield=True):  # it is paid for, and on disk
             await self._disk.persist(
                 lambda: self._ledger.settle(
                     attempt,
                     outcome,
-                    status=self._status(outcome, decision),
+                    status=status,
                     counts=counts,
                     in_credits=self._credits(outcome.cost_usd),
                     now=self._now(),
@@ -440,6 +448,9 @@ class Purchase:
         self._book(item.task, outcome, hold)
         self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind is None)
         self._log(item, outcome, decision)
+        self._tell(events.attempted(item.task, outcome, number=item.requests))
+        if status is not Status.PENDING:
+            self._tell(events.ended(item.task, status, outcome))
         delay = self._follow(item, outcome, decision, leave)
         self._report()
         return delay
@@ -483,7 +494,7 @@ class Purchase:
         elif not retry.RULES[outcome.kind].counts:
             self._bear(outcome)
         if decision.action is Action.COOL:
-            self._gate.cool(leave, outcome.retry_after)
+            self._tell(events.Cooled(seconds=self._gate.cool(leave, outcome.retry_after)))
         return decision.delay
 
     def _bear(self, outcome: Outcome) -> None:
@@ -504,6 +515,7 @@ class Purchase:
             return
         self._parks += 1
         self._parked_at = anyio.current_time()
+        self._tell(events.Parked(seconds=wait))
         self._heard = self._parked_at + wait
         when = datetime.fromtimestamp(now + wait, ZoneInfo(limits.PACIFIC)).strftime("%Y-%m-%d %H:%M %Z")
         hours, minutes = divmod(round(wait / 60), 60)
@@ -544,6 +556,7 @@ class Purchase:
         """Begin nothing more; the first reason is the one that is told."""
         if self.stop is None:
             self.stop = stop
+            self._tell(events.Stopped(reason=stop.reason, message=stop.message))
         self._pool.drain()
 
     def _log(self, item: _Item, outcome: Outcome, decision: retry.Decision | None) -> None:
@@ -576,6 +589,7 @@ class Purchase:
         name, begun = signal.Signals(number).name, "nothing new was started"
         patience = self._job.timeout if self._job.drain is None else self._job.drain
         self.stop = Stop.of_signal(number, f"{begun}, what was in flight was kept")
+        self._tell(events.Stopped(reason=name, message=self.stop.message))
         self._pool.drain()
         self._report()
         logger.warning("%s: what is in flight may land for %g s; once more ends it at once", name, patience)

@@ -13,16 +13,18 @@ import math
 import os
 import random
 import signal
+import socket
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from batchgen import disk, plan, quality, recovery, results
+from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.errors import BatchgenError, InputError, StorageError
@@ -31,6 +33,7 @@ from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import Value
+from batchgen.redaction import Redactor
 from batchgen.references import References
 from batchgen.selection import selected, wanted_again
 from batchgen.store import Store, write_whole
@@ -38,7 +41,7 @@ from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
@@ -139,6 +142,7 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
     on_look: Callable[[int, int], None] | None = None,
     signals: bool = False,
+    command: str | None = None,
     surroundings: Surroundings | None = None,
 ) -> Summary:
     """
@@ -148,6 +152,7 @@ def run(
     :param on_progress: called with every settled attempt and once a second, on the event loop: be quick.
     :param on_look: called with how many of how many pictures were looked at, after the buying.
     :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run (main thread only).
+    :param command: what a person types to go on with this run; for whoever looks at the run directory.
     :param surroundings: time, randomness, threads and network other than the machine's own.
     :raises InputError: the job or its manifest cannot be run; nothing was sent.
     :raises LockedError: another run owns the run directory.
@@ -162,7 +167,7 @@ def run(
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
-    with RunLock(directory):
+    with RunLock(directory), _log_of(job, endpoint) as log:
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
@@ -173,7 +178,8 @@ def run(
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
-            _begin(job, endpoint, manifest, ledger, store)
+            _begin(job, endpoint, manifest, ledger, store, command=command)
+            tell = log(f"{directory}#{ledger.run}")
             recovery.adopt(ledger, reader, store, now=_now())
             totals = reader.totals()
             _tell_of_gone(recovery.gone(totals, store), directory)
@@ -192,22 +198,29 @@ def run(
                 only=only,
                 transport=transport,
                 on_progress=on_progress,
+                on_event=tell,
                 signals=signals,
                 rng=around.rng,
                 wall=around.wall,
                 blocking=around.blocking,
             )
-            table, seen = directory / TABLE, None
-            with _handlers_kept(signals=signals) as before:
-                tally = _carry_out(
-                    purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table
+            tell(_started(job, endpoint, manifest, directory))
+            with _end_told(tell):
+                table, seen = directory / TABLE, None
+                with _handlers_kept(signals=signals) as before:
+                    tally = _carry_out(
+                        purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table
+                    )
+                    if job.quality:
+                        seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
+                        tally = results.write(manifest, reader, table) if seen.looked_at else tally
+                stopped = purchase.stop is not None
+                left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
+                summary = _summary(
+                    job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
                 )
-                if job.quality:
-                    seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
-                    tally = results.write(manifest, reader, table) if seen.looked_at else tally
-            stopped = purchase.stop is not None
-            left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
-            return _summary(job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began)
+            tell(_over(summary))
+            return summary
 
 
 def _check_no_loop() -> None:
@@ -227,7 +240,9 @@ def _make(directory: Path) -> None:
         raise InputError(f"{directory}: {cause.strerror}; choose another run directory with -o") from cause
 
 
-def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store) -> None:
+def _begin(
+    job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store, *, command: str | None
+) -> None:
     unfinished = ledger.begin(
         now=_now(),
         provider=endpoint.provider.name,
@@ -235,9 +250,52 @@ def _begin(job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, sto
         tasks=manifest.tasks,
         version=__version__,
         in_flight=job.concurrency,
+        command=command,
     )
     store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
+
+
+def _log_of(
+    job: Job, endpoint: Endpoint
+) -> AbstractContextManager[Callable[[str], Callable[[events.Event], None]]]:
+    path = None if job.log_file is None else Path(job.log_file)
+    key = "" if endpoint.provider.simulated else endpoint.key or ""
+    return events.logged(path, wall=time.time, redact=Redactor([key]))
+
+
+def _started(job: Job, endpoint: Endpoint, manifest: Manifest, directory: Path) -> events.RunStarted:
+    return events.RunStarted(
+        directory=str(directory),
+        manifest=job.manifest,
+        rows=manifest.tasks,
+        provider=endpoint.provider.name,
+        model=endpoint.model.id,
+        simulated=endpoint.provider.simulated,
+        concurrency=job.concurrency,
+        budget_usd=None if job.budget is None else Decimal(str(job.budget)),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        version=__version__,
+    )
+
+
+def _over(summary: Summary) -> events.RunEnded:
+    told: dict[str, object] = msgspec.to_builtins(msgspec.structs.asdict(summary), builtin_types=(Decimal,))
+    reason = summary.stopped.reason if summary.stopped is not None else "done"
+    return events.RunEnded(reason=reason, exit_status=summary.exit_status, summary=told)
+
+
+@contextmanager
+def _end_told(tell: Callable[[events.Event], None]) -> Iterator[None]:
+    """Whatever ends a run is in its log file."""
+    try:
+        yield
+    except BaseException as cause:
+        status = cause.exit_status if isinstance(cause, BatchgenError) else None
+        reason = str(cause) if status is not None else type(cause).__name__
+        tell(events.RunEnded(reason=reason, exit_status=status, summary=None))
+        raise
 
 
 def _put_down(
@@ -407,7 +465,7 @@ def _summary(
         failed=failed,
         budget_needed=needed,
         unpriced=tally.unpriced,
-        failures=tuple(reader.failures()),
+        failures=tuple((each.kind, each.count, each.message) for each in reader.failures()),
         elapsed_s=elapsed,
         stopped=stop,
         exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),

@@ -219,6 +219,9 @@ class _Inquiry:
         """Whether the ledger agrees with itself."""
         self._add_tasks(Kind.UNANSWERED, self._audit.without_answer(), "")
         self._add_tasks(Kind.SUMS, self._audit.wrong_sums(), "")
+        wrong = self._audit.wrong_totals()
+        if wrong:
+            self._add(Kind.SUMS, file=LEDGER, detail=f"{wrong} sums over all rows are not those of the rows")
 
     def pictures(self, on_progress: Callable[[int, int], None] | None) -> None:
         """Every picture the ledger has recorded."""

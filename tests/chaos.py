@@ -659,6 +659,10 @@ class Audit:
             assert (task["cost"] or 0) == sum(attempt.cost or 0 for attempt in attempts), key
             wasted = sum(attempt.cost or 0 for attempt in attempts if attempt.error_class)
             assert (task["wasted"] or 0) == wasted, key
+        assert self.totals.tasks == Counter(task["status"] for task in self.tasks.values())
+        for name in TOKENS:
+            assert getattr(self.totals.usage, name) == sum(getattr(one, name) for one in self.attempts), name
+        assert self.totals.cost_usd == Decimal(sum(one.cost or 0 for one in self.attempts)).scaleb(-9)
 
     def declared_limits_hold(self) -> None:
         if self.night.rpm is None:

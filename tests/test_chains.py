@@ -25,6 +25,7 @@ from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen import plan
 from batchgen.errors import ManifestError
+from batchgen.events import unheard
 from batchgen.feed import Feed
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Ledger, Reader
@@ -272,6 +273,7 @@ async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path)
             room=8,
             blocking=inline,
             now=lambda: 0,
+            tell=unheard,
         )
         offers = feed.offers()
         assert (await anext(offers)).task.id == "a"
@@ -309,6 +311,7 @@ async def test_a_row_whose_parent_lands_while_the_manifest_is_read_is_offered(
             room=8,
             blocking=late,
             now=lambda: 0,
+            tell=unheard,
         )
         offers = feed.offers()
         due.append((await anext(offers)).task.key)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_verbose_tells_every_failure_and_quiet_none(folder: Path, capsys: pytest
         ),
         (["run", "prompts.csv", "--column", "prompt"], "'prompt' is not NAME=VALUE"),
         (["run", "prompts.csv", "--colum", "prompt=x"], "--column"),
-        (["status", "nowhere"], "no ledger here"),
+        (["status", "nowhere"], "no such folder"),
         (["models", "--provider", "nobody"], "unknown provider 'nobody'"),
         (["simulate", "--fault", "overlode=1"], "did you mean 'overloaded'?"),
         (["simulate", "--shape", "S99"], "simulate:"),
@@ -267,6 +268,75 @@ def test_completion_knows_providers_and_models() -> None:
     assert "gemini-3-pro-image-preview" in found.stdout
 
 
+COMPLETED = """
+complete() { shift; register="$*"; }
+eval "$(batchgen completion bash)"
+compopt() { echo "compopt $*"; }
+try() {
+  COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+  _batchgen_completion batchgen
+  echo "${COMPREPLY[*]}"
+}
+try batchgen sta
+try batchgen run x --provider core
+try batchgen run x --log-f
+try batchgen status runs/to
+echo "$register"
+"""
+
+
+def test_bash_completes_commands_flags_values_and_folders_with_what_is_printed(folder: Path) -> None:
+    program = folder / "batchgen"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchgen "$@"\n')
+    program.chmod(0o755)
+    env = {**environment(), "PATH": f"{folder}:{os.environ['PATH']}"}
+    found = subprocess.run(
+        ["bash", "-c", COMPLETED], capture_output=True, text=True, env=env, timeout=60, check=False
+    )
+    assert found.stdout.splitlines() == [
+        "status",
+        "core-today",
+        "--log-file",
+        "compopt -o dirnames",
+        "",
+        "nosort -F _batchgen_completion batchgen",
+    ], found.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_every_shell_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert f"_BATCHGEN_COMPLETE={shell}_complete" in out
+    checker = shutil.which(shell)
+    if checker is not None:
+        subprocess.run([checker, "-n"], input=out, text=True, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "prompt.csv"], "prompt.csv: no such file; did you mean 'prompts.csv'?"),
+        (["run", "else.csv"], "else.csv: no such file; there are 'night.toml', 'prompts.csv'"),
+        (["run", "knight.toml"], "knight.toml: no such file; did you mean 'night.toml'?"),
+        (["run", "gone/x.csv"], "gone/x.csv: no such file, nor a folder 'gone'"),
+        (["status", "runs/nigth"], "runs/nigth: no such folder; did you mean 'runs/night'?"),
+        (["status", "prompts.csv"], "not a run directory; there are 'runs/night'"),
+        (["status", "night.toml"], "not a run directory; did you mean 'runs/night'?"),
+        (["verify", "runs"], "runs: no ledger here: this is no run directory; there are 'runs/night'"),
+        (["rnu", "night.toml"], "Did you mean 'run'?"),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_there(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(folder)
+    (folder / "runs/night").mkdir(parents=True)
+    (folder / "runs/night/ledger.db").touch()
+    assert cli(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_manifest_comes_on_standard_input(folder: Path) -> None:
     found = batchgen("run", "-", "--provider", "simulator", "--limit", "0", input="id,prompt\na,x\n")
     assert (found.returncode, "--limit" in found.stderr) == (2, True)
@@ -347,7 +417,7 @@ def test_a_defect_is_told_as_one(capsys: pytest.CaptureFixture[str], monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchgen.cli.looking.status", broken)
+    monkeypatch.setattr("batchgen.cli.watching.status", broken)
     assert cli(["status", "x"]) == 70
     assert "this is a defect" in capsys.readouterr().err
 
@@ -356,7 +426,7 @@ def test_an_interrupt_before_anything_was_sent_is_130(monkeypatch: pytest.Monkey
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchgen.cli.looking.status", interrupted)
+    monkeypatch.setattr("batchgen.cli.watching.status", interrupted)
     assert cli(["status", "x"]) == 130
 
 

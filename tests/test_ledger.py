@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import DamagedError, InputError, StorageError
-from batchgen.ledger import Attempt, Audit, Ledger, Orphan, Reader
+from batchgen.ledger import Attempt, Audit, Failed, Ledger, Onlooker, Orphan, Reader
 from batchgen.ledger.schema import nano, usd
 from batchgen.records import ErrorClass, Expect, Image, Look, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
@@ -112,7 +112,7 @@ async def test_totals_count_every_request_and_its_waste(ledger: Ledger, reader: 
     assert totals.tasks == {"refused": 1, "succeeded": 1}
     assert (totals.requests, totals.usage.total_tokens) == (2, 1153)
     assert (totals.cost_usd, totals.wasted_usd) == (Decimal("0.067284000"), Decimal("0.000022500"))
-    assert reader.failures() == [("blocked", 1, "no")]
+    assert reader.failures() == [Failed(kind="blocked", count=1, id="k", message="no")]
 
 
 async def test_the_latest_costs_are_those_of_the_model_s_pictures(ledger: Ledger, reader: Reader) -> None:
@@ -322,8 +322,6 @@ def test_the_tasks_add_up_to_the_attempts(plan: list[tuple[int, Outcome]]) -> No
     assert totals.requests == len(plan) == sum(task.attempts for task in tasks)
 
 
-# Rows that are done in words
-
 SAID = Outcome(
     text="a cat on a sofa",
     reasoning="it purrs",
@@ -331,8 +329,108 @@ SAID = Outcome(
     usage=Usage(prompt_tokens=1120, text_tokens=40, total_tokens=1160, quality=UsageQuality.DETAILED),
     cost_usd=Decimal("0.000680000"),
 )
+UNANSWERED = Outcome(kind=ErrorClass.UNCERTAIN, message="cut off")
+SLOWER = Outcome(kind=ErrorClass.RATE, message="slow down", http_status=429)
+ADDED_UP = (
+    "SELECT status, count(*) FROM tasks GROUP BY 1",
+    "SELECT sum(status = 'succeeded' AND images = '[]') FROM tasks",
+    "SELECT count(submitted_at), sum(total_tokens), sum(cost), sum(iif(error_class <> '', cost, 0))"
+    " FROM attempts",
+    "SELECT run, count(*) FROM attempts WHERE error_class = 'rate' GROUP BY 1",
+    "SELECT sum(max(reserved, 0)) FROM attempts WHERE settled_at IS NULL",
+)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["ask", "ask", "ask", "open", "die", "again", "lost", "give up", "orphan", "delete"]
+            ),
+            st.integers(0, 3),
+            st.sampled_from([BOUGHT, REFUSED, SAID, UNANSWERED, SLOWER]),
+        ),
+        max_size=15,
+    )
+)
+def test_sums_over_all_rows_are_those_of_the_rows_whatever_writes_them(
+    plan: list[tuple[str, int, Outcome]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        anyio.run(carried_out, path, plan)
+        with closing(Audit(path)) as audit, closing(sqlite3.connect(path)) as connection:
+            assert audit.wrong_totals() == 0
+            status, words, sums, slow, reserved = (connection.execute(each).fetchall() for each in ADDED_UP)
+            with closing(Onlooker(path)) as reader:
+                moment = reader.moment()
+            totals = moment.totals
+            assert totals.tasks == dict(status)
+            assert totals.in_words == words[0][0] or not status
+            found = (totals.requests, totals.usage.total_tokens, totals.cost_usd, totals.wasted_usd)
+            assert found == (sums[0][0], sums[0][1] or 0, usd(sums[0][2]), usd(sums[0][3]))
+            assert moment.run is not None
+            assert moment.answered.get("rate", 0) == dict(slow).get(moment.run.id, 0)
+            assert moment.reserved_usd == usd(reserved[0][0])
+            assert totals.uncertain == len(reader_unknown(connection))
+
+
+def reader_unknown(connection: sqlite3.Connection) -> list[object]:
+    return connection.execute("SELECT 1 FROM attempts WHERE error_class = 'uncertain'").fetchall()
+
+
+async def carried_out(path: Path, plan: list[tuple[str, int, Outcome]]) -> None:
+    ledger = Ledger(path, blocking=inline)
+    begin(ledger)
+    for what, number, outcome in plan:
+        key = f"k{number}"
+        if what == "ask":
+            status = Status.SUCCEEDED if outcome.kind is None else Status.REFUSED
+            await settled(ledger, await started(ledger, key, stem=key), outcome, status)
+        elif what == "open":
+            await started(ledger, key, stem=key)
+        elif what == "die":
+            ledger.close()
+            ledger = Ledger(path, blocking=inline)
+            begin(ledger)
+        elif what == "again":
+            ledger.take_up_again([key])
+        elif what == "lost":
+            ledger.put_back([(key, PICTURE.file_name, False)], now=5)
+        elif what == "give up":
+            await ledger.give_up(key)
+        elif what == "orphan":
+            orphan = Orphan(key=key, row_id=key, stem=key, model="m", message="its parent has no picture")
+            await ledger.orphan([orphan], provider="p", now=5)
+        else:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("DELETE FROM attempts WHERE key = ?", (key,))
+                connection.execute("DELETE FROM tasks WHERE key = ?", (key,))
+    ledger.close()
+
+
+async def test_sums_that_are_wrong_are_found_and_added_up_again(ledger: Ledger, path: Path) -> None:
+    await settled(ledger, await started(ledger, "k"), BOUGHT, Status.SUCCEEDED)
+    await settled(ledger, await started(ledger, "l", stem="b"), REFUSED, Status.REFUSED)
+    with closing(Audit(path)) as audit, closing(sqlite3.connect(path)) as connection:
+        right = audit.totals()
+        for wrong in (
+            "UPDATE attempt_sums SET cost = cost + 1 WHERE class = ''",
+            "DELETE FROM attempt_sums WHERE class = 'blocked'",
+            "UPDATE task_sums SET tasks = tasks + 1 WHERE status = 'refused'",
+            "INSERT INTO task_sums VALUES ('failed', 'transient', 0, 3)",
+        ):
+            assert audit.wrong_totals() == 0
+            with connection:
+                connection.execute(wrong)
+            assert audit.wrong_totals() > 0, wrong
+            assert audit.totals() != right
+            ledger.recount()
+            assert audit.totals() == right
+
+
+# Rows that are done in words
 async def asked_in_words(ledger: Ledger, key: str, outcome: Outcome = SAID) -> None:
     attempt = ledger.start(
         key=key, row_id=key, stem=key, model="m", provider="p", reserved=None, now=2, expect=Expect.TEXT

@@ -183,6 +183,7 @@ def traces(folder: Path, *printed: str) -> list[str]:
         with closing(sqlite3.connect(ledger)) as connection:
             held["rows of the ledger"] = "\n".join(connection.iterdump()).encode()
     assert "rows of the ledger" in held
+    assert b'"run_ended"' in held[str(folder / "run.jsonl")]
     forms = [SECRET, quote(SECRET, safe=""), json.dumps(SECRET).replace("/", r"\/"), SECRET[:12], SECRET[12:]]
     forms += [base64.b64encode(f"{'x' * n}{SECRET}".encode()).decode()[4:36] for n in range(3)]
     return [f"{form} in {where}" for where, data in held.items() for form in forms if form.encode() in data]
@@ -194,6 +195,7 @@ def start(
     (folder / "prompts.csv").write_text("prompt\n" + "".join(f"picture {n}\n" for n in range(10_000)))
     main = ["-m", "batchgen"] if program is None else ["-c", program]
     command = ["run", "prompts.csv", "-o", "run", "--provider", "core-today", "--base-url", url, "-v"]
+    command += ["--log-file", "run.jsonl"]
     done = subprocess.run(
         [sys.executable, *main, *command, "-c", str(CONCURRENCY), *flags],
         cwd=folder,

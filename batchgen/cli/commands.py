@@ -13,7 +13,15 @@ import click
 from click.core import ParameterSource
 
 from batchgen.cli import examples
-from batchgen.cli.options import Lines, complete_model, complete_provider, pairs, parsed
+from batchgen.cli.options import (
+    Lines,
+    complete_file,
+    complete_folder,
+    complete_model,
+    complete_provider,
+    pairs,
+    parsed,
+)
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ _OF_A_NIGHT = frozenset(
     {
         "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
         "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
-        "name", "embed", "quality", "dry_run", "as_json", "quiet", "verbose",
+        "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet", "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -50,7 +58,7 @@ def commands() -> None:
 
 
 @commands.command(context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"}, epilog=examples.RUN)
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_file)
 @click.option("-o", "--output", metavar="DIR", help="The run directory.  [default: runs/<name of SOURCE>]")
 @click.option(
     "--provider",
@@ -154,6 +162,9 @@ def commands() -> None:
     "--quality", is_flag=True, help="After buying, find blank pictures and ones that look the same."
 )
 @click.option(
+    "--log-file", metavar="FILE", help="Append what happens, one JSON object a line; docs/events.md."
+)
+@click.option(
     "-n",
     "--dry-run",
     is_flag=True,
@@ -209,12 +220,27 @@ def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, obj
     return given
 
 
+@commands.command(context_settings=_CONTEXT, epilog=examples.INIT)
+@click.argument("manifest", metavar="MANIFEST", shell_complete=complete_file)
+@click.option("-o", "--output", metavar="FILE", help="The job file.  [default: jobs/<name of MANIFEST>.toml]")
+@click.option("--force", is_flag=True, help="Overwrite it.")
+def init(manifest: str, *, output: str | None, force: bool) -> int:
+    """
+    Write a job file for MANIFEST, with what its columns seem to mean and every other key as a comment.
+
+    The whole table is read and checked; nothing is sent, and no key is needed.
+    """
+    from batchgen.cli import beginning  # noqa: PLC0415
+
+    return beginning.begin(manifest, output, force=force)
+
+
 @commands.command(
     context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"},
     epilog=examples.PROBE,
     params=[parameter for parameter in run.params if parameter.name not in _OF_A_NIGHT],
 )
-@click.argument("source", metavar="[SOURCE]", required=False)
+@click.argument("source", metavar="[SOURCE]", required=False, shell_complete=complete_file)
 @click.option("--save", metavar="FILE", allow_from_autoenv=False, help="Keep the picture in a new file.")
 @click.option(
     "-n",
@@ -252,17 +278,28 @@ def probe(
 
 
 @commands.command(context_settings=_CONTEXT, epilog=examples.STATUS)
-@click.argument("directory", metavar="DIR")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(directory: str, *, as_json: bool) -> int:
-    """Say how far the run in DIR is and what it has cost; also while it runs."""
-    from batchgen.cli import looking  # noqa: PLC0415
+@click.argument("directory", metavar="DIR", shell_complete=complete_folder)
+@click.option("-w", "--watch", is_flag=True, help="Again and again, until the run has ended.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.1, 86_400),
+    metavar="S",
+    help="Seconds between two looks.  [default: 2, without a terminal 30]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; with --watch one a line.")
+def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -> int:
+    """
+    Say how the run in DIR is: how far, how fast, at what cost, until when; also while it runs.
 
-    return looking.status(directory, as_json=as_json)
+    It reads the ledger alone, and is as quick for a million rows as for ten. 0 whatever it says.
+    """
+    from batchgen.cli import watching  # noqa: PLC0415
+
+    return watching.status(directory, watch=watch, every=every, as_json=as_json)
 
 
 @commands.command(context_settings=_CONTEXT, epilog=examples.VERIFY)
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=complete_folder)
 @click.option("--repair", is_flag=True, help="Put right what can be, without losing a picture.")
 @click.option(
     "--check",
@@ -330,3 +367,18 @@ def simulate(*, port: int, **settings: object) -> int:
     from batchgen.cli import serving  # noqa: PLC0415
 
     return serving.simulate(settings, port=port)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=examples.COMPLETION)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish")
+def completion(shell: str) -> int:
+    """Print what completes batchgen's commands, flags, providers and models in a shell."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    from batchgen.cli.saying import say  # noqa: PLC0415
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"click knows no completion for {shell}")
+    say(found(commands, {}, "batchgen", "_BATCHGEN_COMPLETE").source())
+    return 0

@@ -1,7 +1,8 @@
-"""How many of the rows are done, and how many of their pictures are odd, in one phrase each?"""
+"""How many of the rows are done, which of their pictures are odd, and how long is that, in one phrase?"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from batchgen.records import Status
@@ -39,3 +40,12 @@ def looks_told(blank: int, near_duplicates: int) -> list[str]:
     odd = [f"{count:,} {what}" for count, what, _ in found if count]
     columns = [column for count, _, column in found if count]
     return [f"  looks     {', '.join(odd)}: see {', '.join(columns)} in the table"] if odd else []
+
+
+def span(seconds: float) -> str:
+    """A length of time: `2 h 5 min`, `12 s`."""
+    whole = math.ceil(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    )

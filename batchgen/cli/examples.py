@@ -7,11 +7,13 @@ BATCHGEN = """
 Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
+  batchgen init prompts.csv                     a commented job file for a table of your own
   batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen models                               what there is, and what it costs
   batchgen simulate --port 8080                 the endpoint itself, offline, for any client
+  batchgen completion bash                      completion for your shell
 """
 
 RUN = """
@@ -56,11 +58,29 @@ Exit status: 0 a sound picture came (or words, where they are expected); 1 it di
 sent; 3 the key, the account or its quota is in the way.
 """
 
+INIT = """
+\b
+Examples:
+  batchgen init prompts.csv                     jobs/prompts.toml
+  batchgen init catalog.parquet -o catalog.toml
+  batchgen run jobs/prompts.toml --provider simulator -o runs/trial     the first thing to do with it
+"""
+
+COMPLETION = """
+\b
+To have it for good:
+  bash    batchgen completion bash > ~/.local/share/bash-completion/completions/batchgen
+  zsh     echo 'eval "$(batchgen completion zsh)"' >> ~/.zshrc      (after compinit)
+  fish    batchgen completion fish > ~/.config/fish/completions/batchgen.fish
+"""
+
 STATUS = """
 \b
 Examples:
   batchgen status runs/tonight
-  batchgen status runs/tonight --json | jq .cost_usd
+  batchgen status runs/tonight --watch          redrawn in place until the run has ended
+  batchgen status runs/tonight --watch --every 60 >> night.log
+  batchgen status runs/tonight --json | jq '.done, .cost_usd, .eta_s'
 """
 
 VERIFY = """

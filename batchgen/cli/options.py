@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from batchgen.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def complete_file(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """The shell's own names of files."""
+    return [CompletionItem(typed, type="file")]
+
+
+def complete_folder(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """The shell's own names of folders."""
+    return [CompletionItem(typed, type="dir")]
 
 
 def complete_provider(_: click.Context, __: click.Parameter, typed: str) -> list[str]:

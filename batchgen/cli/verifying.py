@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
+from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.imaging import Check
@@ -33,7 +34,7 @@ _MEANS = {
     Kind.UNFINISHED: ("temporary files of a run that died", "deleted"),
     Kind.UNSETTLED: ("requests of a run that died were not answered", "noted as uncertain"),
     Kind.UNANSWERED: ("rows count as succeeded without an answer or a picture", ""),
-    Kind.SUMS: ("rows do not add up to their requests", "added up again"),
+    Kind.SUMS: ("sums are not those of their parts", "added up again"),
     Kind.TABLE: ("differences between results.parquet and the ledger", "written anew"),
     Kind.LOG: ("pages of the ledger's log were not committed", "SQLite went back to the last commit"),
     Kind.LEDGER: ("ledger that was damaged or gone", "made anew from results.parquet"),
@@ -44,6 +45,7 @@ _MEANS = {
 
 def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool) -> int:
     """Audit a run directory and tell what was found; the exit status."""
+    check_run_directory(directory)
     bar = _Bar(shown=not quiet and sys.stderr.isatty())
     try:
         report = verify(Path(directory), repair=repair, check=Check(check), on_progress=bar)

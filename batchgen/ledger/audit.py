@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from batchgen.ledger import sums
 from batchgen.ledger.reader import Reader, pictures, told
 from batchgen.ledger.writer import fold
 from batchgen.records import Image, Value
@@ -180,6 +181,10 @@ class Audit(Reader):
     def wrong_sums(self) -> Tasks:
         """Tasks whose sums are not those of their attempts."""
         return self._tasks(_WRONG_SUMS)
+
+    def wrong_totals(self) -> int:
+        """How many sums over many rows are not those of the rows."""
+        return sum(self._rows(query, ())[0][0] for query in sums.WRONG)
 
     def without_answer(self) -> Tasks:
         """Succeeded tasks without a picture or without a good attempt."""

@@ -24,12 +24,6 @@ _IMAGE = msgspec.json.Decoder(Image)
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 _QUALITIES = (*QUALITIES, UsageQuality.NONE)
 """By the place that is stored; -1 is the last."""
-_UNKNOWN_COST = (
-    "(error_class IN ('uncertain', 'bad_answer')"
-    " OR error_class IS NULL AND settled_at IS NOT NULL AND cost IS NULL AND reserved IS NOT NULL)"
-)
-"""Of an attempt: maybe billed without saying so, or its picture outlived its answer in a crash."""
-
 _UNSEEN = (
     "FROM tasks WHERE images <> '[]'"
     " AND NOT EXISTS (SELECT 1 FROM looks WHERE sha256 = images ->> '$[#-1].sha256')"
@@ -161,6 +155,20 @@ class Run(Value, frozen=True, kw_only=True):
     provider: str
     simulated: bool
     tasks: int
+    """Of the manifest."""
+    command: str | None
+    """What goes on with it, where it was begun on a command line."""
+
+
+class Failed(Value, frozen=True, kw_only=True):
+    """Unsuccessful tasks of one error class."""
+
+    kind: str
+    count: int
+    id: str
+    """One of them, as an example."""
+    message: str
+    """What was said of that one."""
 
 
 class Reader:
@@ -337,46 +345,50 @@ class Reader:
     @told
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
-        tasks = self._connection.execute("SELECT status, count(*) FROM tasks GROUP BY status").fetchall()
-        (in_words,) = self._connection.execute(
-            "SELECT count(*) FROM tasks WHERE status = 'succeeded' AND images = '[]'"
-        ).fetchone()
-        prompt, text, image, total, requests, cost, wasted, uncertain, exposed, charged, unpriced = (
+        tasks = self._connection.execute(
+            "SELECT status, sum(tasks), sum(in_words * tasks) FROM task_sums GROUP BY 1 HAVING sum(tasks) > 0"
+        ).fetchall()
+        prompt, text, image, total, requests, cost, wasted, unknown, exposed, charged, unpriced = (
             self._connection.execute(
-                f"""
-                SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0),
-                  ifnull(sum(image_tokens), 0),
-                  ifnull(sum(total_tokens), 0), count(submitted_at), sum(cost),
-                  sum(CASE WHEN error_class IS NOT NULL THEN cost END),
-                  count(CASE WHEN {_UNKNOWN_COST} THEN 1 END),
-                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved END),
-                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved
-                    ELSE max(ifnull(cost, 0), ifnull(billed, 0)) END),
-                  count(CASE WHEN total_tokens > 0 AND cost IS NULL THEN 1 END)
-                FROM attempts
-                """  # noqa: S608
+                "SELECT ifnull(sum(prompt_tokens), 0), ifnull(sum(text_tokens), 0),"
+                " ifnull(sum(image_tokens), 0), ifnull(sum(total_tokens), 0), ifnull(sum(submitted), 0)"
+                " + (SELECT count(submitted_at) FROM attempts WHERE settled_at IS NULL), sum(cost),"
+                " sum(iif(class <> '', cost, 0)), ifnull(sum(unknown), 0), sum(exposed), sum(charged),"
+                " ifnull(sum(unpriced), 0) FROM attempt_sums"
             ).fetchone()
         )
         return Totals(
-            tasks=dict(tasks),
-            in_words=in_words,
+            tasks={status: count for status, count, _ in tasks},
+            in_words=sum(words for _, _, words in tasks),
             requests=requests,
             usage=Usage(prompt_tokens=prompt, text_tokens=text, image_tokens=image, total_tokens=total),
             cost_usd=usd(cost),
             wasted_usd=usd(wasted),
-            uncertain=uncertain,
+            uncertain=unknown,
             uncertain_usd=usd(exposed),
             counted_usd=usd(charged),
             unpriced=unpriced,
         )
 
     @told
-    def failures(self) -> list[tuple[str, int, str]]:
-        """Unsuccessful tasks, the most frequent first: class, how many, one message as an example."""
-        return self._connection.execute(
-            "SELECT ifnull(error_class, ''), count(*), ifnull(max(error_message), '') FROM tasks"
-            " WHERE status NOT IN ('succeeded', 'pending') GROUP BY error_class ORDER BY count(*) DESC"
-        ).fetchall()
+    def failures(self) -> list[Failed]:
+        """Unsuccessful tasks by error class, the most frequent first."""
+        found: dict[str, Failed] = {}
+        for status, kind, count in self._connection.execute(
+            "SELECT status, class, sum(tasks) FROM task_sums WHERE status NOT IN ('succeeded', 'pending')"
+            " GROUP BY 1, 2 HAVING sum(tasks) > 0"
+        ).fetchall():
+            known = found.get(kind)
+            if known is not None:
+                found[kind] = msgspec.structs.replace(known, count=known.count + count)
+                continue
+            row, message = self._connection.execute(
+                "SELECT id, ifnull(error_message, '') FROM tasks WHERE status = ? AND error_class IS ?"
+                " ORDER BY key LIMIT 1",
+                (status, kind or None),
+            ).fetchone() or ("", "")
+            found[kind] = Failed(kind=kind, count=count, id=row, message=message)
+        return sorted(found.values(), key=lambda failed: -failed.count)
 
     @told
     def last_run(self) -> Run | None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from batchgen.errors import DamagedError, InputError, StorageError
+from batchgen.ledger import sums
 from batchgen.records import ZERO, UsageQuality
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _SCHEMA = f"""
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER, ended TEXT,
   pid INTEGER NOT NULL, host TEXT NOT NULL, version TEXT NOT NULL,
-  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL
+  provider TEXT NOT NULL, simulated INTEGER NOT NULL, tasks INTEGER NOT NULL, command TEXT
 );
 CREATE TABLE tasks (
   key TEXT PRIMARY KEY, id TEXT NOT NULL, stem TEXT NOT NULL, folded TEXT NOT NULL UNIQUE,
@@ -57,6 +58,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_key ON attempts (key);
 CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
 {_LOOKS};
+{sums.TABLES}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -72,14 +74,18 @@ PRAGMA user_version = 2;
 """,
     2: f"""
 {_LOOKS};
+ALTER TABLE runs ADD COLUMN command TEXT;
+{sums.TABLES}
+{"; ".join(sums.RENEW)};
 PRAGMA user_version = 3;
 """,
 }
 # How a ledger that may only be read passes for one of this version: temporary names go before its own.
 _SEEN_AS = {
     1: "CREATE TEMP VIEW tasks AS SELECT *, 'image' AS expect, NULL AS reasoning, NULL AS tool_calls,"
-    " NULL AS parent_sha FROM main.tasks",
-    2: "CREATE TEMP VIEW looks AS SELECT NULL AS sha256, NULL AS phash, NULL AS blank WHERE FALSE",
+    " NULL AS parent_sha FROM main.tasks;",
+    2: "CREATE TEMP VIEW looks AS SELECT NULL AS sha256, NULL AS phash, NULL AS blank WHERE FALSE;"  # noqa: S608
+    f"CREATE TEMP VIEW runs AS SELECT *, NULL AS command FROM main.runs;{sums.VIEWS}",
 }
 _REMEDIES = {
     "SQLITE_FULL": "free some space",
@@ -122,7 +128,8 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
         for former in range(version, VERSION) if make else ():
             _carry_out(connection, _MIGRATIONS[former])
         for former in () if make else range(version, VERSION):
-            connection.execute(_SEEN_AS[former])
+            for statement in _statements(_SEEN_AS[former]):
+                connection.execute(statement)
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection
@@ -130,8 +137,18 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
 
 def _carry_out(connection: sqlite3.Connection, script: str) -> None:
     with transaction(connection):
-        for statement in script.split(";"):
+        for statement in _statements(script):
             connection.execute(statement)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: what runs a whole script commits first, and a trigger has semicolons in it."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _version(path: Path, connection: sqlite3.Connection) -> int:

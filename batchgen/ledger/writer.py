@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from batchgen.errors import StorageError
+from batchgen.ledger import sums
 from batchgen.ledger.ballast import Ballast
 from batchgen.ledger.schema import QUALITIES, connect, is_full, nano, storage_error, transaction
 from batchgen.records import ErrorClass, Expect, Outcome, Status, UsageQuality, Value
@@ -131,22 +132,36 @@ class Ledger:
         self._connection.close()
         self._ballast.release()
 
+    @property
+    def run(self) -> int:
+        """The number of the run that was begun; 0 before that."""
+        return self._run
+
     def begin(
-        self, *, now: int, provider: str, simulated: bool, tasks: int, version: str, in_flight: int
+        self,
+        *,
+        now: int,
+        provider: str,
+        simulated: bool,
+        tasks: int,
+        version: str,
+        in_flight: int,
+        command: str | None = None,
     ) -> list[str]:
         """
         Open a run, after settling what an earlier one left behind as uncertain or never sent.
 
         :param in_flight: attempts at once, at most: there is space on the disk for what they come to.
+        :param command: what a person types to go on with it.
         :return: the file names, without extension, that the earlier one may have been writing.
         """
 
         def write(connection: sqlite3.Connection) -> list[str]:
             stems = _settle_leftovers(connection, now)
             cursor = connection.execute(
-                "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks),
+                "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks, command)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks, command),
             )
             self._run = cursor.lastrowid or 0
             return stems
@@ -227,8 +242,14 @@ class Ledger:
         self._at_once(lambda connection: note_looks(connection, looks))
 
     def recount(self) -> None:
-        """Make the sums of all tasks those of their attempts again."""
-        self._at_once(lambda connection: connection.execute(_RECOUNT))
+        """Make the sums of all tasks those of their attempts again, and those over all of them theirs."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute(_RECOUNT)
+            for statement in sums.RENEW:
+                connection.execute(statement)
+
+        self._at_once(write)
 
     async def give_up(self, key: str) -> None:
         """End a task that was sent more than once without an answer: it is uncertain for good."""

@@ -31,6 +31,7 @@ __all__ = [
     "Batch",
     "Manifest",
     "Reading",
+    "names",
     "read",
     "read_ids",
     "shape",
@@ -74,6 +75,14 @@ def read(
             problems.stop()
             draft.publish()
     return Manifest(snapshot)
+
+
+def names(source: str) -> tuple[str, ...]:
+    """The names of a manifest's columns; `ManifestError` or `InputError` if it cannot be read."""
+    problems = Problems(source)
+    with tables.opened(source, None, problems) as table:
+        problems.stop()
+        return tuple(table.schema.names)
 
 
 def _other_ids(names: list[str]) -> str:
