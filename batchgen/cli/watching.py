@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import sys
@@ -36,7 +37,7 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
     """
     if not watch:
         seen = _look(directory)
-        say_json(seen) if as_json else say("\n".join(_told(seen)))
+        say_json(seen) if as_json else say("\n".join([*_told(seen), *_hint(seen)]))
         return 0
     screen = _Screen() if sys.stdout.isatty() and not as_json else None
     pause = every or (_EVERY if screen is not None else _EVERY_LINE)
@@ -45,6 +46,11 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _hint(seen: Overview) -> list[str]:
+    watch = shlex.join(["batchgen", "status", seen.directory, "--watch"])
+    return [f"next: {line(watch)}"] if seen.phase in _LIVE else []
 
 
 def _watch(directory: str, screen: _Screen | None, pause: float, *, as_json: bool) -> None:
@@ -192,7 +198,7 @@ def _requests(seen: Overview) -> str:
     if seen.rate_limited:
         parts.append(f"{seen.rate_limited:,} answered 429")
     if seen.retried:
-        parts.append(f"{seen.retried:,} failed and tried again")
+        parts.append(f"{seen.retried:,} failed and were tried again")
     return f"  requests  {', '.join(parts)}"
 
 
