@@ -271,7 +271,7 @@ def test_completion_knows_providers_and_models() -> None:
 COMPLETED = """
 complete() { shift; register="$*"; }
 eval "$(batchgen completion bash)"
-compopt() { echo "compopt $*"; }
+compopt() { local IFS=' '; echo "compopt $*"; }
 try() {
   COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
   _batchgen_completion batchgen

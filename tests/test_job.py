@@ -90,7 +90,7 @@ def test_a_flag_is_refused_under_its_own_name(folder: Path) -> None:
 
 
 def test_a_job_file_that_is_not_there_is_told(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.toml: No such file"):
+    with pytest.raises(InputError, match=r"gone\.toml: no such file"):
         jobs.resolve("gone.toml", {})
 
 

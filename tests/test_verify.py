@@ -861,3 +861,15 @@ def test_a_long_audit_shows_a_bar_on_a_terminal(night: Nights) -> None:
         assert running.wait() == 0
     os.close(leader)
     assert b"8/8" in shown
+
+
+def test_sums_over_all_rows_that_are_not_those_of_the_rows_are_told_and_added_up_again(night: Nights) -> None:
+    before = night.table()
+    with closing(sqlite3.connect(night.directory / "ledger.db")) as connection, connection:
+        connection.execute("UPDATE attempt_sums SET cost = cost + 1")
+    found = verify(night.directory)
+    assert found.exit_status == 1
+    assert found.problems["sums"].first[0].file == "ledger.db"
+    assert verify(night.directory, repair=True).exit_status == 0
+    assert not verify(night.directory).problems
+    assert night.table() == before

@@ -293,7 +293,9 @@ def test_a_run_that_reads_its_manifest_is_told_as_starting(
     (folder / "run").mkdir()
     with RunLock(folder / "run"):
         assert cli(["status", "run"]) == 0
-    assert capsys.readouterr().out == "run: a run is starting; it reads its manifest\n"
+    assert capsys.readouterr().out == (
+        "run: a run is starting; it reads its manifest\nnext: batchgen status run --watch\n"
+    )
 
 
 def test_what_a_run_was_told_must_be_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import sys
@@ -45,7 +46,7 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
             marked = {} if odd is None else {"blank": odd.blank, "near_duplicates": odd.near_duplicates}
             say_json({**msgspec.structs.asdict(seen), **marked})
         else:
-            say("\n".join(_told(seen, odd)))
+            say("\n".join([*_told(seen, odd), *_hint(seen)]))
         return 0
     screen = _Screen() if sys.stdout.isatty() and not as_json else None
     pause = every or (_EVERY if screen is not None else _EVERY_LINE)
@@ -54,6 +55,11 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _hint(seen: Overview) -> list[str]:
+    watch = shlex.join(["batchgen", "status", seen.directory, "--watch"])
+    return [f"next: {line(watch)}"] if seen.phase in _LIVE else []
 
 
 def _watch(directory: str, screen: _Screen | None, pause: float, *, as_json: bool) -> None:
@@ -214,7 +220,7 @@ def _requests(seen: Overview) -> str:
     if seen.rate_limited:
         parts.append(f"{seen.rate_limited:,} answered 429")
     if seen.retried:
-        parts.append(f"{seen.retried:,} failed and tried again")
+        parts.append(f"{seen.retried:,} failed and were tried again")
     return f"  requests  {', '.join(parts)}"
 
 
