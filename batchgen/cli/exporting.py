@@ -12,19 +12,13 @@ from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import InputError
-from batchgen.export import SHARD_BYTES, Kind, Link, Wanted, export
+from batchgen.export import SHARD_BYTES, WHY, Kind, Link, Wanted, export
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchgen.export import Summary
 
-_WHY = {
-    "status": "of another status",
-    "without_picture": "without a picture",
-    "where": "left out by --where",
-    "only": "left out by --only",
-}
 _MEANT_FOR = {
     "shard_bytes": ("--shard-size", (Kind.HF, Kind.WEBDATASET)),
     "link": ("--link", (Kind.IMAGEFOLDER,)),
@@ -85,7 +79,7 @@ def _told(summary: Summary) -> list[str]:
     if summary.copied:
         lines.append(f"  pictures  {summary.copied:,} copies")
     if summary.left_out:
-        parts = [f"{count:,} {_WHY[why]}" for why, count in summary.left_out.items()]
+        parts = [f"{count:,} {WHY[why]}" for why, count in summary.left_out.items()]
         lines.append(f"  left out  {', '.join(parts)}")
     if summary.set_aside is not None:
         lines.append(f"  card      README.md had been edited: it is {summary.set_aside} now")

@@ -23,7 +23,7 @@ from batchgen.errors import InputError, StorageError
 from batchgen.export.hf import HuggingFace
 from batchgen.export.imagefolder import ImageFolder, Link
 from batchgen.export.pictures import Missing, Pictures
-from batchgen.export.rows import Columns, Filter, Wanted, gather
+from batchgen.export.rows import WHY, Columns, Filter, Wanted, gather
 from batchgen.export.shards import Target
 from batchgen.export.tables import Csv, Jsonl
 from batchgen.export.webdataset import WebDataset
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from batchgen.export.rows import Part, Spool, Told
     from batchgen.export.shards import Shard
 
-__all__ = ["Kind", "Link", "Summary", "Wanted", "export"]
+__all__ = ["WHY", "Kind", "Link", "Summary", "Wanted", "export"]
 
 SHARD_BYTES = 500_000_000
 _SPARE = 32_000_000
@@ -128,10 +128,14 @@ class _Format(Protocol):
     ) -> int:
         """Write a shard; how many rows it has."""
 
+    @property
+    def others(self) -> Sequence[str]:
+        """Names of the other files that belong to it."""
+
     def beside(
         self, told: Told, schema: pa.Schema, shards: Sequence[Shard], title: str, /
-    ) -> Mapping[str, bytes]:
-        """What other files belong to it."""
+    ) -> Sequence[bytes]:
+        """What is in those."""
 
     def opening(self, out: Path, /) -> tuple[str, ...]:
         """Lines of Python that open it."""
@@ -228,6 +232,7 @@ class _Export:
     def done(self, wanted: Wanted) -> Summary:
         """Write what is missing; what it came to."""
         way, target, parts = self._way, self._target, self._spool.parts
+        self._check_any()
         names = [way.file(index, len(parts)) for index in range(len(parts))]
         prints = {name: part.fingerprint for name, part in zip(names, parts, strict=True)}
         kept = target.whole(prints) if way.alone else frozenset[str]()
@@ -235,15 +240,17 @@ class _Export:
             shards = [target.noted(name) for name in names]
             return self._summary(shards, kept, None)
         self._check_room([part for name, part in zip(names, parts, strict=True) if name not in kept], kept)
-        set_aside = target.begin(names, kept)
+        set_aside = target.begin([*names, *way.others], kept)
         shards = []
         for name, part in zip(names, parts, strict=True):
             shards.append(target.noted(name) if name in kept else self._shard(name, part))
             self._told(part)
         self._spool.told.pictures -= self._pictures.missing
-        for name, content in way.beside(self._spool.told, self._spool.schema, shards, self._title).items():
-            target.write(name, _whole(content))
-        target.finish(self._record(wanted, shards))
+        beside = way.beside(self._spool.told, self._spool.schema, shards, self._title)
+        others = [
+            target.write(name, _whole(content)) for name, content in zip(way.others, beside, strict=True)
+        ]
+        target.finish(self._record(wanted, shards, others))
         return self._summary(shards, kept, set_aside)
 
     @property
@@ -274,6 +281,15 @@ class _Export:
         if self._on_progress is not None:
             self._on_progress(self._rows, self._spool.told.rows)
 
+    def _check_any(self) -> None:
+        """Refuse an export of nothing: no reader opens one, and what is there already would go for it."""
+        told = self._spool.told
+        if self._way.pictures and not told.rows:
+            why = ", ".join(f"{count:,} {WHY[reason]}" for reason, count in told.left_out.items())
+            raise InputError(
+                f"{self._directory}: no row to export ({why}); ask for others with --status or --where"
+            )
+
     def _check_room(self, parts: list[Part], kept: frozenset[str]) -> None:
         """
         Look whether what is to be written fits, before anything is removed.
@@ -291,7 +307,7 @@ class _Export:
                 " make room, or choose another folder with -o"
             )
 
-    def _record(self, wanted: Wanted, shards: Sequence[Shard]) -> bytes:
+    def _record(self, wanted: Wanted, shards: Sequence[Shard], others: Sequence[Shard]) -> bytes:
         told = self._spool.told
         prints = "".join(part.fingerprint for part in self._spool.parts)
         about: dict[str, Any] = {
@@ -304,7 +320,7 @@ class _Export:
             "rows": sum(shard.rows for shard in shards),
             "missing": self._pictures.missing,
             "cost_usd": f"{told.cost_usd:f}",
-            "files": [*self._target.files()],
+            "files": [*shards, *others],
         }
         return msgspec.json.format(msgspec.json.encode(about), indent=2) + b"\n"
 

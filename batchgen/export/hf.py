@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchgen.export.card import card
+from batchgen.export.shards import CARD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -40,6 +41,7 @@ class HuggingFace:
     pictures = True
     alone = True
     open_folder = None
+    others = (CARD,)
     reserved = ("image",)
 
     def __init__(self, *, limit: int) -> None:
@@ -87,12 +89,10 @@ class HuggingFace:
         if places:
             yield _group(batch, places, images)
 
-    def beside(
-        self, told: Told, schema: pa.Schema, shards: Sequence[Shard], title: str
-    ) -> Mapping[str, bytes]:
+    def beside(self, told: Told, schema: pa.Schema, shards: Sequence[Shard], title: str) -> Sequence[bytes]:
         """What else belongs to the dataset: its card."""
         whole = pa.schema([IMAGE, *schema])
-        return {"README.md": card(told, whole, shards, title)}
+        return (card(told, whole, shards, title),)
 
     def opening(self, out: Path) -> tuple[str, ...]:
         """How it is opened."""

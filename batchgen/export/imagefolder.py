@@ -24,7 +24,7 @@ from batchgen.export.rows import cast
 from batchgen.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -53,6 +53,7 @@ class ImageFolder:
     pictures = True
     alone = False
     open_folder = _FOLDER
+    others = ()
     reserved = ("image",)
     limit = None
     settings = ""
@@ -135,9 +136,9 @@ class ImageFolder:
             for place in pc.indices_nonzero(gone).to_pylist():
                 store.remove(some[place])
 
-    def beside(self, *_: object) -> Mapping[str, bytes]:
+    def beside(self, *_: object) -> Sequence[bytes]:
         """Nothing else belongs to it."""
-        return {}
+        return ()
 
     def opening(self, out: Path) -> tuple[str, ...]:
         """How it is opened: by its table, since a folder called `test` would be taken for a split."""

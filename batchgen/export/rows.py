@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 PICTURE = ("sha256", "mime", "width", "height", "bytes")
 """Columns of the one picture, in the place of `images`; drafts do not go out."""
+WHY = {
+    "status": "of another status",
+    "without_picture": "without a picture",
+    "where": "left out by --where",
+    "only": "left out by --only",
+}
+"""Why a row stays behind."""
 _OVERHEAD = 2048
 """Bytes a row takes in a shard beside its picture and its texts, about."""
 _MISSING = pa.scalar(None, pa.int32())
@@ -72,7 +79,7 @@ class Told:
     first: datetime | None = None
     last: datetime | None = None
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows by why: their status, no picture, `--where`, `--only`."""
+    """Rows by `WHY`."""
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count rows that go out."""
@@ -187,7 +194,7 @@ class Filter:
         :param pictures: whether rows go out for their pictures.
         :raises InputError: no such status, no such column, or no such value in it.
         """
-        known = [*Status, "all"]
+        known = [*map(str, Status), "all"]
         for status in wanted.statuses:
             if status not in known:
                 raise InputError(f"--status {status}: one of {', '.join(known)}{nearest(status, known)}")

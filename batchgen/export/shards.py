@@ -1,9 +1,10 @@
 """
 How does an export come to be whole, or to be gone on with?
 
-Each file is written beside its place, synced and renamed; what is finished is noted in `.export.jsonl`, and
-`export.json` is written last and takes its place. Whatever the new export does not have is removed before its
-first file is written: an interrupted one is a part of the new, never a mixture.
+Each file is written beside its place, synced and renamed; what is finished is noted in `.unfinished.jsonl`,
+and `.export.json` is written last and takes its place. Both are hidden: a reader that is given the folder
+takes any other JSON in it for data. Whatever the new export does not have is removed before its first file is
+written: an interrupted one is a part of the new, never a mixture.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-RECORD = "export.json"
+RECORD = ".export.json"
 CARD = "README.md"
 """The one file that people are asked to edit."""
 _EDITED = "README.edited"
-_JOURNAL = ".export.jsonl"
+_JOURNAL = ".unfinished.jsonl"
 _PIECE = 1 << 20
+_NAME = re.compile(r"([a-z]+/)?[A-Za-z0-9][A-Za-z0-9-]*\.[a-z]+")
+_ODD = "this is not the record of an export; empty the folder, or choose another with -o"
 
 
 class Shard(Value, frozen=True, kw_only=True):
@@ -113,6 +117,8 @@ class Target:
         for path in self._temporary():
             with contextlib.suppress(OSError):  # the next export removes it
                 path.unlink()
+        with contextlib.suppress(OSError):  # unless it is empty
+            self.out.rmdir()
         os.close(self._lock)
 
     def _former(self) -> Iterator[Shard]:
@@ -123,6 +129,8 @@ class Target:
                 if not path.is_file():
                     continue
                 known = read(path)
+            if not all(map(_is_inside, known.files)):
+                raise InputError(f"{path}: {_ODD}")
             if known.format != self._kind:
                 raise InputError(
                     f"{self.out}: an export to {known.format} is here; choose another folder with -o"
@@ -131,7 +139,7 @@ class Target:
 
     def _check(self) -> None:
         """Refuse a folder in which there is anything else."""
-        ours = {*self._known, RECORD}
+        ours = set(self._known)
         ours |= {file.partition("/")[0] for file in self._known}
         if self._known and self._open is not None:
             ours.add(self._open)
@@ -228,10 +236,6 @@ class Target:
             card.rename(self.out / name)
         return name
 
-    def files(self) -> Iterator[Shard]:
-        """All that is here."""
-        return iter(self._known.values())
-
     def noted(self, file: str) -> Shard:
         """What is known of a file."""
         return self._known[file]
@@ -279,9 +283,7 @@ def _whole(path: Path) -> _Known:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Known)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InputError(
-            f"{path}: this is not the record of an export; move it away, or choose another folder with -o"
-        ) from None
+        raise InputError(f"{path}: {_ODD}") from None
 
 
 def _journal(path: Path) -> _Known:
@@ -291,11 +293,13 @@ def _journal(path: Path) -> _Known:
         known = msgspec.json.decode(header, type=_Known)
         files = [msgspec.json.decode(line, type=Shard) for line in lines]
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise InputError(
-            f"{path}: the notes of an unfinished export cannot be read; empty the folder, or choose another"
-            " with -o"
-        ) from None
+        raise InputError(f"{path}: {_ODD}") from None
     return _Known(format=known.format, files=tuple(files))
+
+
+def _is_inside(shard: Shard) -> bool:
+    """Whether a name leads nowhere else; what has it may be deleted."""
+    return _NAME.fullmatch(shard.file) is not None
 
 
 def _sync(folder: Path) -> None:

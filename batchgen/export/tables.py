@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -56,6 +56,7 @@ class _Table:
     pictures = False
     alone = True
     open_folder = None
+    others = ()
     reserved = ()
     limit = None
     name = ""
@@ -69,9 +70,9 @@ class _Table:
         """Name the table."""
         return f"results.{self.name}"
 
-    def beside(self, *_: object) -> Mapping[str, bytes]:
+    def beside(self, *_: object) -> Sequence[bytes]:
         """Nothing else belongs to it."""
-        return {}
+        return ()
 
     def _located(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = batch.to_pylist()
@@ -89,7 +90,7 @@ class Csv(_Table):
     def write(self, rows: Iterator[pa.RecordBatch], schema: pa.Schema, _: Pictures, sink: BinaryIO) -> int:
         """Write the table; how many rows it has."""
         text = io.TextIOWrapper(sink, "utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text, lineterminator="\r\n")
         writer.writerow([_guarded(name) for name in schema.names])
         count = 0
         for batch in rows:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from batchgen.export.tables import objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import BinaryIO
@@ -36,6 +36,7 @@ class WebDataset:
     pictures = True
     alone = True
     open_folder = None
+    others = ()
     reserved = ()
 
     def __init__(self, *, limit: int) -> None:
@@ -65,9 +66,9 @@ class WebDataset:
         sink.write(b"\0" * 2 * tarfile.BLOCKSIZE)
         return count
 
-    def beside(self, *_: object) -> Mapping[str, bytes]:
+    def beside(self, *_: object) -> Sequence[bytes]:
         """Nothing else belongs to it."""
-        return {}
+        return ()
 
     def opening(self, out: Path) -> tuple[str, ...]:
         """How it is opened."""
@@ -86,7 +87,7 @@ def key(row: str, variant: int) -> str:
     """
     if not _CLEAN.fullmatch(row):
         mark = blake2b(row.encode(), digest_size=8).hexdigest()
-        row = f"{_UNSAFE.sub('_', row).strip('_')[:_KEPT]}~{mark}"
+        row = f"{_UNSAFE.sub('_', row).strip('_')[:_KEPT] or 'row'}~{mark}"
     return row if variant == 1 else f"{row}~{variant}"
 
 
