@@ -1,12 +1,12 @@
 """
 What is left when an export dies at one of its changes to the disk?
 
-    python -m tests.killed_exports RUN FOLDER KIND DEATHS [EARLIER]
+    python -m tests.killed_exports RUN EARLIER FOLDER DEATHS
 
-Exports RUN again and again, each time into a folder that is empty or, where there is a run EARLIER, has the
-export of that one, and in a process that kills itself right before a change; the DEATHS are spread over all
-changes. Then the same export is carried out to its end. Prints for each what readers see in between and in the
-end, as JSON.
+Exports RUN in each format again and again, each time into a folder that has the export of the run EARLIER (as
+webdataset: into an empty one), and in a process that kills itself right before a change; the DEATHS are
+spread over all changes. Then the same export is carried out to its end. Prints for each format, as JSON, what
+readers see before, in the end, and of each death in between and in the end.
 """
 
 from __future__ import annotations
@@ -76,26 +76,31 @@ def _seen(out: Path) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    run, folder, kind, deaths = Path(sys.argv[1]), Path(sys.argv[2]), Kind(sys.argv[3]), int(sys.argv[4])
-    for name in ("pyarrow.parquet", "msgspec"):
-        importlib.import_module(name)
-    before, out = folder / "before-it", folder / "out"
-    if len(sys.argv) > 5:
-        _apart(Path(sys.argv[5]), before, kind)
-    else:
+def _deaths(run: Path, earlier: Path, folder: Path, kind: Kind, count: int) -> dict[str, object]:
+    before, out = folder / f"{kind}-before", folder / kind
+    if kind is Kind.WEBDATASET:
         before.mkdir()
+    else:
+        _apart(earlier, before, kind)
     shutil.copytree(before, out)
     changes = _apart(run, out, kind)
-    print(json.dumps({"before": _seen(before), "end": _seen(out)}), flush=True)
-    for step in sorted({1 + (changes - 1) * death // (deaths - 1) for death in range(deaths)}):
+    end, deaths = _seen(out), []
+    for step in sorted({1 + (changes - 1) * death // (count - 1) for death in range(count)}):
         shutil.rmtree(out)
         shutil.copytree(before, out)
         _apart(run, out, kind, step=step)
         between = _seen(out)
         _apart(run, out, kind)
         hidden = sorted(name for name in tree(out) if name.rpartition("/")[2].startswith("."))
-        print(json.dumps({"between": between, "end": _seen(out), "hidden": hidden}), flush=True)
+        deaths.append({"between": between, "end": _seen(out), "hidden": hidden})
+    return {"before": _seen(before), "end": end, "deaths": deaths}
+
+
+def main() -> None:
+    run, earlier, folder = map(Path, sys.argv[1:4])
+    importlib.import_module("pyarrow.parquet")
+    kinds = (Kind.HF, Kind.WEBDATASET, Kind.IMAGEFOLDER, Kind.CSV)
+    print(json.dumps({kind: _deaths(run, earlier, folder, kind, int(sys.argv[4])) for kind in kinds}))
 
 
 if __name__ == "__main__":

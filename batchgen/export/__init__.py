@@ -14,7 +14,7 @@ from decimal import Decimal  # noqa: TC003  msgspec reads the annotations at run
 from enum import StrEnum
 from hashlib import sha256
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from batchgen.export.rows import Part, Spool, Told
+    from batchgen.export.format import Format
+    from batchgen.export.rows import Part, Spool
     from batchgen.export.shards import Shard
 
 __all__ = ["WHY", "Kind", "Link", "Summary", "Wanted", "export"]
@@ -91,56 +92,6 @@ class Summary(Value, frozen=True, kw_only=True):
     """0, or 1 where something is missing."""
 
 
-class _Format(Protocol):
-    """One way in which rows go out."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def pictures(self) -> bool:
-        """Whether pictures go along."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether its files are all there is of it: then those that are whole need not be written again."""
-
-    @property
-    def open_folder(self) -> str | None:
-        """A folder of which no list of files is kept."""
-
-    @property
-    def reserved(self) -> Sequence[str]:
-        """Names of columns that it needs for itself."""
-
-    @property
-    def limit(self) -> int | None:
-        """Bytes of a shard; None where there is one."""
-
-    @property
-    def settings(self) -> str:
-        """What its files depend on besides the rows."""
-
-    def file(self, index: int, of: int, /) -> str:
-        """Name a shard."""
-
-    def write(
-        self, rows: Iterator[pa.RecordBatch], schema: pa.Schema, pictures: Pictures, sink: BinaryIO, /
-    ) -> int:
-        """Write a shard; how many rows it has."""
-
-    @property
-    def others(self) -> Sequence[str]:
-        """Names of the other files that belong to it."""
-
-    def beside(
-        self, told: Told, schema: pa.Schema, shards: Sequence[Shard], title: str, /
-    ) -> Sequence[bytes]:
-        """What is in those."""
-
-    def opening(self, out: Path, /) -> tuple[str, ...]:
-        """Lines of Python that open it."""
-
-
 def export(
     directory: Path,
     out: Path,
@@ -170,25 +121,25 @@ def export(
             f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
         )
     way = _way(kind, directory, out, shard_bytes=shard_bytes, link=link, absolute=absolute)
-    seed = msgspec.json.encode([__version__, way.name, way.settings])
+    seed = msgspec.json.encode([__version__, way.traits.name, way.traits.settings])
     manifest = Manifest(directory / MANIFEST)
     with closing(Reader(directory / LEDGER)) as reader:
         pieces = (piece for _, _, piece in results.lines(manifest, reader))
         first = next(pieces)  # no manifest is without a row
-        columns = Columns(first.schema, way.reserved)
-        chosen = Filter(wanted, columns.schema, pictures=way.pictures)
+        columns = Columns(first.schema, way.traits.reserved)
+        chosen = Filter(wanted, columns.schema, pictures=way.traits.pictures)
         last = reader.last_run()
         with (
-            Target(out, way.name, open_folder=way.open_folder) as target,
+            Target(out, way.traits.name, folder=way.traits.folder) as target,
             gather(
-                chain([first], pieces), columns, chosen, path=target.spool, limit=way.limit, seed=seed
+                chain([first], pieces), columns, chosen, path=target.spool, limit=way.traits.limit, seed=seed
             ) as spool,
         ):
             spool.told.simulated = last is not None and last.simulated
             return _Export(directory, way, target, spool, on_progress).done(wanted)
 
 
-def _way(kind: Kind, directory: Path, out: Path, *, shard_bytes: int, link: Link, absolute: bool) -> _Format:
+def _way(kind: Kind, directory: Path, out: Path, *, shard_bytes: int, link: Link, absolute: bool) -> Format:
     match kind:
         case Kind.HF:
             return HuggingFace(limit=shard_bytes)
@@ -216,7 +167,7 @@ class _Export:
     def __init__(
         self,
         directory: Path,
-        way: _Format,
+        way: Format,
         target: Target,
         spool: Spool,
         on_progress: Callable[[int, int], None] | None,
@@ -235,12 +186,12 @@ class _Export:
         self._check_any()
         names = [way.file(index, len(parts)) for index in range(len(parts))]
         prints = {name: part.fingerprint for name, part in zip(names, parts, strict=True)}
-        kept = target.whole(prints) if way.alone else frozenset[str]()
+        kept = target.whole(prints) if way.traits.folder is None else frozenset[str]()
         if target.is_done(prints, kept):
             shards = [target.noted(name) for name in names]
             return self._summary(shards, kept, None)
         self._check_room([part for name, part in zip(names, parts, strict=True) if name not in kept], kept)
-        set_aside = target.begin([*names, *way.others], kept)
+        set_aside = target.begin([*names, *way.traits.others], kept)
         shards = []
         for name, part in zip(names, parts, strict=True):
             shards.append(target.noted(name) if name in kept else self._shard(name, part))
@@ -248,7 +199,8 @@ class _Export:
         self._spool.told.pictures -= self._pictures.missing
         beside = way.beside(self._spool.told, self._spool.schema, shards, self._title)
         others = [
-            target.write(name, _whole(content)) for name, content in zip(way.others, beside, strict=True)
+            target.write(name, _whole(content))
+            for name, content in zip(way.traits.others, beside, strict=True)
         ]
         target.finish(self._record(wanted, shards, others))
         return self._summary(shards, kept, set_aside)
@@ -262,7 +214,7 @@ class _Export:
 
         def write(sink: BinaryIO) -> tuple[int, str]:
             rows = self._way.write(self._counted(part), self._spool.schema, self._pictures, sink)
-            whole = self._way.alone and self._pictures.missing == before
+            whole = self._way.traits.folder is None and self._pictures.missing == before
             return rows, part.fingerprint if whole else ""
 
         return self._target.write(name, write)
@@ -284,7 +236,7 @@ class _Export:
     def _check_any(self) -> None:
         """Refuse an export of nothing: no reader opens one, and what is there already would go for it."""
         told = self._spool.told
-        if self._way.pictures and not told.rows:
+        if self._way.traits.pictures and not told.rows:
             why = ", ".join(f"{count:,} {WHY[reason]}" for reason, count in told.left_out.items())
             raise InputError(
                 f"{self._directory}: no row to export ({why}); ask for others with --status or --where"
@@ -297,7 +249,7 @@ class _Export:
         :raises StorageError: it does not.
         """
         out = self._target.out
-        needed = sum(part.bytes for part in parts) if self._way.pictures else 0
+        needed = sum(part.bytes for part in parts) if self._way.traits.pictures else 0
         if isinstance(self._way, ImageFolder) and not self._way.copies():
             needed = 0
         found = disk.free(out).bytes
@@ -311,7 +263,7 @@ class _Export:
         told = self._spool.told
         prints = "".join(part.fingerprint for part in self._spool.parts)
         about: dict[str, Any] = {
-            "format": self._way.name,
+            "format": self._way.traits.name,
             "batchgen": __version__,
             "source": {"name": self._title, "fingerprint": sha256(prints.encode()).hexdigest()},
             "status": wanted.statuses or ["succeeded"],
@@ -329,9 +281,9 @@ class _Export:
         return Summary(
             directory=str(self._directory),
             out=str(self._target.out),
-            format=way.name,
+            format=way.traits.name,
             rows=sum(shard.rows for shard in shards),
-            pictures=told.pictures if way.pictures else 0,
+            pictures=told.pictures if way.traits.pictures else 0,
             bytes=sum(shard.bytes for shard in shards),
             files=len(shards),
             kept=len(kept),
@@ -342,6 +294,6 @@ class _Export:
             missing=missing,
             first_missing=tuple(self._pictures.first),
             set_aside=set_aside,
-            opening=way.opening(self._target.out),
+            opening=way.opening(self._target.out, len(shards)),
             exit_status=1 if missing else 0,
         )

@@ -9,12 +9,14 @@ https://huggingface.co/docs/hub/datasets-cards.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.export.card import card
+from batchgen.export.format import Traits
 from batchgen.export.shards import CARD
 
 if TYPE_CHECKING:
@@ -37,17 +39,9 @@ _GROUP_BYTES: Final = 100_000_000
 class HuggingFace:
     """Parquet shards and a card."""
 
-    name = "hf"
-    pictures = True
-    alone = True
-    open_folder = None
-    others = (CARD,)
-    reserved = ("image",)
-
     def __init__(self, *, limit: int) -> None:
         """:param limit: bytes of a shard, and of a group of rows if that is less."""
-        self.limit = limit
-        self.settings = str(limit)
+        self.traits = Traits(name="hf", limit=limit, settings=str(limit), reserved=("image",), others=(CARD,))
         self._group_bytes = min(limit, _GROUP_BYTES)
 
     def file(self, index: int, of: int) -> str:
@@ -75,31 +69,45 @@ class HuggingFace:
 
     def _groups(self, batch: pa.RecordBatch, pictures: Pictures) -> Iterator[pa.RecordBatch]:
         """Rows with their pictures, as many at a time as fit."""
-        places: list[int] = []
-        images: list[dict[str, Any] | None] = []
-        size = 0
+        group = _Group()
         sizes = batch.column("bytes").fill_null(0).to_pylist()
         for place, name, data in pictures.of(batch):
-            if places and (len(places) == _GROUP_ROWS or size + sizes[place] > self._group_bytes):
-                yield _group(batch, places, images)
-                places, images, size = [], [], 0
-            places.append(place)
-            images.append(None if data is None else {"bytes": data, "path": name})
-            size += sizes[place]
-        if places:
-            yield _group(batch, places, images)
+            if group.places and (
+                len(group.places) == _GROUP_ROWS or group.size + sizes[place] > self._group_bytes
+            ):
+                yield group.rows(batch)
+                group = _Group()
+            group.places.append(place)
+            group.names.append(name)
+            group.contents.append(data)
+            group.size += sizes[place]
+        if group.places:
+            yield group.rows(batch)
 
     def beside(self, told: Told, schema: pa.Schema, shards: Sequence[Shard], title: str) -> Sequence[bytes]:
         """What else belongs to the dataset: its card."""
         whole = pa.schema([IMAGE, *schema])
         return (card(told, whole, shards, title),)
 
-    def opening(self, out: Path) -> tuple[str, ...]:
+    def opening(self, out: Path, _: int) -> tuple[str, ...]:
         """How it is opened."""
         return ("from datasets import load_dataset", f"rows = load_dataset({str(out)!r}, split='train')")
 
 
-def _group(batch: pa.RecordBatch, places: list[int], images: list[dict[str, Any] | None]) -> pa.RecordBatch:
-    rows = batch.take(pa.array(places, pa.int32()))
-    image = pa.array(images, IMAGE.type)
-    return pa.RecordBatch.from_arrays([image, *rows.columns], names=["image", *rows.schema.names])
+class _Group:
+    """Rows of a batch with their pictures."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.names: list[str | None] = []
+        self.contents: list[bytes | None] = []
+        self.size = 0
+
+    def rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows as they are written; the pictures are held no longer."""
+        rows = batch.take(pa.array(self.places, pa.int32()))
+        contents = pa.array(self.contents, pa.binary())
+        self.contents.clear()
+        arrays = [contents, pa.array(self.names, pa.string())]
+        image = pa.StructArray.from_arrays(arrays, fields=[*IMAGE.type], mask=pc.is_null(contents))
+        return pa.RecordBatch.from_arrays([image, *rows.columns], names=["image", *rows.schema.names])

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchgen.errors import StorageError
+from batchgen.export.format import Traits
 from batchgen.export.rows import cast
 from batchgen.store import Store
 
@@ -49,14 +50,7 @@ class Link(StrEnum):
 class ImageFolder:
     """Pictures under the names they have in the run directory, and `metadata.parquet`."""
 
-    name = "imagefolder"
-    pictures = True
-    alone = False
-    open_folder = _FOLDER
-    others = ()
-    reserved = ("image",)
-    limit = None
-    settings = ""
+    traits = Traits(name="imagefolder", reserved=("image",), folder=_FOLDER)
 
     def __init__(self, directory: Path, out: Path, *, link: Link) -> None:
         self._directory = directory
@@ -140,7 +134,7 @@ class ImageFolder:
         """Nothing else belongs to it."""
         return ()
 
-    def opening(self, out: Path) -> tuple[str, ...]:
+    def opening(self, out: Path, _: int) -> tuple[str, ...]:
         """How it is opened: by its table, since a folder called `test` would be taken for a split."""
         table = str(out / self.file())
         return (

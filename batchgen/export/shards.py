@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from batchgen.errors import InputError, LockedError, StorageError
+from batchgen.errors import BatchgenError, InputError, LockedError, StorageError
 from batchgen.records import Value
 from batchgen.store import write_whole
 
@@ -33,6 +33,7 @@ CARD = "README.md"
 """The one file that people are asked to edit."""
 _EDITED = "README.edited"
 _JOURNAL = ".unfinished.jsonl"
+_LOCK = ".lock"
 _PIECE = 1 << 20
 _NAME = re.compile(r"([a-z]+/)?[A-Za-z0-9][A-Za-z0-9-]*\.[a-z]+")
 _ODD = "this is not the record of an export; empty the folder, or choose another with -o"
@@ -82,15 +83,15 @@ class _Sink(io.RawIOBase):
 class Target:
     """The folder of one export, for one writer at a time."""
 
-    def __init__(self, out: Path, kind: str, *, open_folder: str | None = None) -> None:
+    def __init__(self, out: Path, kind: str, *, folder: str | None = None) -> None:
         """
         Take a folder that is empty, not there, or an export of this kind.
 
-        :param open_folder: one in it of which no list of files is kept.
+        :param folder: one in it of which no list of files is kept.
         """
         self.out = out
         self._kind = kind
-        self._open = open_folder
+        self._folder = folder
         self._lock = -1
         self._known: dict[str, Shard] = {}
 
@@ -99,27 +100,27 @@ class Target:
             if self.out.is_symlink() or (self.out.exists() and not self.out.is_dir()):
                 raise InputError(f"{self.out}: this is no folder; choose another with -o")
             self.out.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(self._lock)
-                raise LockedError(f"{self.out}: another export is at work here; wait for its end") from None
+            self._lock = _locked(self.out / _LOCK)
         try:
             self._known = {shard.file: shard for shard in self._former()}
             self._check()
-        except BaseException:
-            os.close(self._lock)
+        except BatchgenError:
+            self._leave()
             raise
         return self
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):  # who finds the lock finds it free
+            (self.out / _LOCK).unlink()
+        with contextlib.suppress(OSError):  # unless there is nothing in it
+            self.out.rmdir()
+        os.close(self._lock)
 
     def __exit__(self, *_: object) -> None:
         for path in self._temporary():
             with contextlib.suppress(OSError):  # the next export removes it
                 path.unlink()
-        with contextlib.suppress(OSError):  # unless it is empty
-            self.out.rmdir()
-        os.close(self._lock)
+        self._leave()
 
     def _former(self) -> Iterator[Shard]:
         """What earlier exports have put here, finished or not."""
@@ -141,8 +142,8 @@ class Target:
         """Refuse a folder in which there is anything else."""
         ours = set(self._known)
         ours |= {file.partition("/")[0] for file in self._known}
-        if self._known and self._open is not None:
-            ours.add(self._open)
+        if self._known and self._folder is not None:
+            ours.add(self._folder)
         with _reported(self.out):
             for path in self._visible():
                 name = path.relative_to(self.out).as_posix()
@@ -158,7 +159,7 @@ class Target:
             if path.name.startswith("."):
                 continue
             yield path
-            if path.is_dir() and not path.is_symlink() and path.name != self._open:
+            if path.is_dir() and not path.is_symlink() and path.name != self._folder:
                 yield from (inner for inner in sorted(path.iterdir()) if not inner.name.startswith("."))
 
     def _temporary(self) -> Iterator[Path]:
@@ -277,6 +278,21 @@ class Target:
         write_whole(self.out / RECORD, record)
         with _reported(self.out):
             (self.out / _JOURNAL).unlink()
+
+
+def _locked(path: Path) -> int:
+    """Take a lock file that is deleted by whoever held it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except BlockingIOError:
+            os.close(file)
+            raise LockedError(f"{path.parent}: another export is at work here; wait for its end") from None
+        os.close(file)
 
 
 def _whole(path: Path) -> _Known:

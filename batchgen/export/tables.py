@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from batchgen.export.format import Traits
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -53,18 +55,13 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
 class _Table:
     """What both tables share."""
 
-    pictures = False
-    alone = True
-    open_folder = None
-    others = ()
-    reserved = ()
-    limit = None
     name = ""
 
     def __init__(self, directory: Path, out: Path, *, absolute: bool) -> None:
         """:param absolute: name pictures by absolute paths, not as seen from the table."""
         base = directory.resolve()
-        self.settings = str(base) if absolute else os.path.relpath(base, out.resolve())
+        self._base = str(base) if absolute else os.path.relpath(base, out.resolve())
+        self.traits = Traits(name=self.name, settings=self._base, pictures=False)
 
     def file(self, *_: int) -> str:
         """Name the table."""
@@ -78,7 +75,7 @@ class _Table:
         rows: list[dict[str, Any]] = batch.to_pylist()
         for row in rows:
             if row["file_name"] is not None:
-                row["file_name"] = f"{self.settings}/{row['file_name']}"
+                row["file_name"] = f"{self._base}/{row['file_name']}"
         return rows
 
 
@@ -100,7 +97,7 @@ class Csv(_Table):
         text.detach()
         return count
 
-    def opening(self, out: Path) -> tuple[str, ...]:
+    def opening(self, out: Path, _: int) -> tuple[str, ...]:
         """How it is opened."""
         return ("import pandas", f"rows = pandas.read_csv({str(out / self.file())!r})")
 
@@ -119,7 +116,7 @@ class Jsonl(_Table):
             count += batch.num_rows
         return count
 
-    def opening(self, out: Path) -> tuple[str, ...]:
+    def opening(self, out: Path, _: int) -> tuple[str, ...]:
         """How it is opened."""
         return ("import pandas", f"rows = pandas.read_json({str(out / self.file())!r}, lines=True)")
 

@@ -12,6 +12,7 @@ import tarfile
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from batchgen.export.format import Traits
 from batchgen.export.tables import objects
 
 if TYPE_CHECKING:
@@ -32,22 +33,12 @@ _KEPT = 40
 class WebDataset:
     """Tars of `<key>.jpg`, `<key>.json` and `<key>.txt`."""
 
-    name = "webdataset"
-    pictures = True
-    alone = True
-    open_folder = None
-    others = ()
-    reserved = ()
-
     def __init__(self, *, limit: int) -> None:
         """:param limit: bytes of a shard."""
-        self.limit = limit
-        self.settings = str(limit)
-        self._shards = 1
+        self.traits = Traits(name="webdataset", limit=limit)
 
-    def file(self, index: int, of: int) -> str:
+    def file(self, index: int, _: int) -> str:
         """Name a shard."""
-        self._shards = of
         return f"{index:06}.tar"
 
     def write(self, rows: Iterator[pa.RecordBatch], _: pa.Schema, pictures: Pictures, sink: BinaryIO) -> int:
@@ -70,9 +61,9 @@ class WebDataset:
         """Nothing else belongs to it."""
         return ()
 
-    def opening(self, out: Path) -> tuple[str, ...]:
+    def opening(self, out: Path, shards: int) -> tuple[str, ...]:
         """How it is opened."""
-        braces = f"{{000000..{self._shards - 1:06}}}" if self._shards > 1 else "000000"
+        braces = f"{{000000..{shards - 1:06}}}" if shards > 1 else "000000"
         return (
             "import webdataset",
             f"rows = webdataset.WebDataset({f'{out}/{braces}.tar'!r}, shardshuffle=False)",
