@@ -68,8 +68,11 @@ def tell(
 
 def _told(summary: Summary) -> list[str]:
     pictures = f" with {summary.pictures:,} pictures" if summary.pictures else ""
-    lines = [f"{summary.out}: {summary.rows:,} rows{pictures}, bought for ${summary.cost_usd:,.4f}"]
-    kept = f", {summary.kept:,} of them were there already" if summary.kept else ""
+    simulated = "  (simulated: no money was spent)" if summary.simulated else ""
+    lines = [
+        f"{summary.out}: {summary.rows:,} rows{pictures}, which cost ${summary.cost_usd:,.4f}{simulated}"
+    ]
+    kept = f"; {summary.kept:,} of {summary.files:,} there already, unchanged" if summary.kept else ""
     files = "1 file" if summary.files == 1 else f"{summary.files:,} files"
     lines.append(f"  written   {files}, {disk.size(summary.bytes)}{kept}")
     if summary.linked:

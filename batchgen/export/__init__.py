@@ -79,6 +79,8 @@ class Summary(Value, frozen=True, kw_only=True):
     """Pictures of an image folder."""
     cost_usd: Decimal
     """Of the rows that went out."""
+    simulated: bool
+    """True when no money changed hands."""
     left_out: Mapping[str, int]
     """Rows that were not asked for, by why."""
     missing: int
@@ -290,6 +292,7 @@ class _Export:
             linked=way.linked if isinstance(way, ImageFolder) else 0,
             copied=way.copied if isinstance(way, ImageFolder) else 0,
             cost_usd=told.cost_usd,
+            simulated=told.simulated,
             left_out=told.left_out,
             missing=missing,
             first_missing=tuple(self._pictures.first),

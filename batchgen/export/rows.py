@@ -32,8 +32,8 @@ PICTURE = ("sha256", "mime", "width", "height", "bytes")
 WHY = {
     "status": "of another status",
     "without_picture": "without a picture",
-    "where": "left out by --where",
-    "only": "left out by --only",
+    "where": "not as --where says",
+    "only": "not in --only",
 }
 """Why a row stays behind."""
 _OVERHEAD = 2048
@@ -228,10 +228,8 @@ def _values(where: Iterable[tuple[str, str]], schema: pa.Schema) -> Mapping[str,
     found: dict[str, list[Any]] = {}
     for name, text in where:
         if name not in schema.names:
-            raise InputError(
-                f"--where {name}={text}: there is no column {name!r}{nearest(name, schema.names)};"
-                f" there are {', '.join(schema.names)}"
-            )
+            hint = nearest(name, schema.names) or f"; there are {', '.join(schema.names)}"
+            raise InputError(f"--where {name}={text}: there is no column {name!r}{hint}")
         kind = schema.field(name).type
         if pa.types.is_nested(kind):
             raise InputError(
