@@ -428,7 +428,7 @@ def test_the_command_tells_what_went_out_and_how_it_is_opened(
     run = str(night.directory)
     assert cli(["export", run, "--to", "hf", "--shard-size", "3kB"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"7 rows with 7 pictures, which cost \$0\.\d{4}\n", out)
+    assert re.search(r"7 rows with 7 pictures, which cost \$0\.\d{4}  \(simulated", out)
     assert "load_dataset(" in out
     assert cli(["export", run, "--to", "csv", "--where", "id=row-1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
