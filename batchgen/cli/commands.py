@@ -21,6 +21,8 @@ from batchgen.cli.options import (
     complete_provider,
     pairs,
     parsed,
+    several,
+    size,
 )
 from batchgen.version import __version__
 
@@ -320,6 +322,80 @@ def verify(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bo
     from batchgen.cli import verifying  # noqa: PLC0415
 
     return verifying.tell(directory, repair=repair, check=check, as_json=as_json, quiet=quiet)
+
+
+@commands.command(context_settings=_CONTEXT, epilog=examples.EXPORT)
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--to",
+    type=click.Choice(["hf", "webdataset", "imagefolder", "csv", "jsonl"]),
+    required=True,
+    help="A Hugging Face dataset, WebDataset tars, a folder with a table, or a table alone.",
+)
+@click.option("-o", "--output", metavar="OUT", help="A folder of its own.  [default: DIR/export/FORMAT]")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    metavar="STATUS",
+    help="Rows of this status, with a picture or not; or `all`. Repeatable."
+    "  [default: succeeded, with a picture where pictures go out]",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    callback=several,
+    help="Rows with this value. Repeatable: any value of one column, all of several columns.",
+)
+@click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")
+@click.option(
+    "--shard-size",
+    "shard_bytes",
+    metavar="SIZE",
+    callback=size,
+    help="About, of a file of hf and webdataset.  [default: 500MB]",
+)
+@click.option(
+    "--link",
+    type=click.Choice(["auto", "hard", "copy"]),
+    help="How pictures get into an imagefolder.  [default: hard links, else copies]",
+)
+@click.option("--absolute", is_flag=True, help="Absolute paths of pictures in csv and jsonl.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def export(
+    directory: str,
+    *,
+    to: str,
+    output: str | None,
+    statuses: tuple[str, ...],
+    where: tuple[tuple[str, str], ...],
+    only: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: object,
+) -> int:
+    """
+    Put the pictures and rows of the run in DIR into a dataset; also while it runs.
+
+    Every picture is held against its recorded hash on the way; a row whose picture is lost or altered is
+    named and left out. The same command goes on with an export that was interrupted, and brings it up to
+    date when the run has gone on.
+    """
+    from batchgen.cli import exporting  # noqa: PLC0415
+
+    return exporting.tell(
+        directory,
+        to,
+        output=output,
+        statuses=statuses,
+        where=where,
+        only=only,
+        options=options,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @commands.command(context_settings=_CONTEXT)

@@ -11,6 +11,7 @@ Examples:
   batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
+  batchgen export runs/tonight --to hf          a dataset, with every row's origin in it
   batchgen models                               what there is, and what it costs
   batchgen simulate --port 8080                 the endpoint itself, offline, for any client
   batchgen completion bash                      completion for your shell
@@ -94,6 +95,25 @@ Examples:
 \b
 Exit status: 0 all is well, or is now; 1 there are problems, or some are left; 2 no run directory, a ledger
 that cannot be read, or (with --repair) a run at work.
+"""
+
+EXPORT = """
+\b
+Examples:
+  batchgen export runs/tonight --to hf                    Parquet shards and a card: load_dataset(OUT)
+  batchgen export runs/tonight --to webdataset --shard-size 1GB -o /data/tars
+  batchgen export runs/tonight --to imagefolder --where category=shoes
+  batchgen export runs/tonight --to csv --status all      the table alone; failed rows too
+  batchgen export runs/tonight --to jsonl --only chosen.csv --absolute
+
+\b
+Columns are called as in results.parquet, with sha256, mime, width, height and bytes in the place of images; a
+column of yours that is called like one of them becomes manifest_NAME. Money is exact. In a CSV a text that a
+spreadsheet would take for a formula (= + - @ tab, carriage return) gets a ' in front. Drafts stay behind.
+
+\b
+Exit status: 0 all is there; 1 rows are missing, whose pictures are lost or altered; 2 bad input, or OUT holds
+something else; 3 the disk refuses: the same command goes on.
 """
 
 SIMULATE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -44,6 +45,38 @@ def pairs(_: click.Context, parameter: click.Parameter, given: Sequence[str]) ->
         if "=" not in pair or pair.startswith("="):
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param=parameter)
     return dict(pair.split("=", 1) for pair in given)
+
+
+def several(
+    _: click.Context, parameter: click.Parameter, given: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE, any number of times, also of one name."""
+    for pair in given:
+        if "=" not in pair or pair.startswith("="):
+            raise click.BadParameter(f"{pair!r} is not COLUMN=VALUE", param=parameter)
+    return tuple((name, value) for name, _, value in (pair.partition("=") for pair in given))
+
+
+def size(_: click.Context, parameter: click.Parameter, given: str | None) -> int | None:
+    """Bytes, as people say them: 500MB, 2GiB."""
+    if given is None:
+        return None
+    found = _SIZE.fullmatch(given.strip())
+    count = float(found["count"]) * _UNITS[found["unit"].lower()] if found else 0
+    if not 1 <= count <= _MOST:
+        raise click.BadParameter(
+            f"{given!r} is no size from 1 byte to 1000GB, such as 500MB", param=parameter
+        )
+    return int(count)
+
+
+_SIZE = re.compile(r"(?P<count>[0-9]{1,18}(\.[0-9]{1,9})?) ?(?P<unit>|[kmgt]i?b?|b)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgt", 1)
+    for suffix, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+}
+_MOST = 10**12
 
 
 def parsed(_: click.Context, parameter: click.Parameter, given: str | None) -> object:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from batchgen.cli.places import check_run_directory
+from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.imaging import Check
@@ -46,7 +44,7 @@ _MEANS = {
 def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool) -> int:
     """Audit a run directory and tell what was found; the exit status."""
     check_run_directory(directory)
-    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    bar = Bar("img", shown=not quiet and sys.stderr.isatty())
     try:
         report = verify(Path(directory), repair=repair, check=Check(check), on_progress=bar)
     finally:
@@ -56,27 +54,6 @@ def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool
     else:
         say("\n".join(_told(report, repair=repair)))
     return report.exit_status
-
-
-class _Bar:
-    """A progress bar for a terminal."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._bar: tqdm[NoReturn] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        # A terminal that has gone away must not end a repair half-way.
-        with suppress(OSError, ValueError):
-            self._bar = self._bar or tqdm(
-                total=total, unit="img", disable=not self._shown, dynamic_ncols=True, file=sys.stderr
-            )
-            self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            with suppress(OSError, ValueError):
-                self._bar.close()
 
 
 def _told(report: Report, *, repair: bool) -> list[str]:
