@@ -17,7 +17,7 @@ import msgspec
 from tqdm import tqdm
 
 from batchgen import job as jobs
-from batchgen import plan, runner
+from batchgen import runner
 from batchgen.cli.counting import counted
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchgen.job import Job
-    from batchgen.plan import Preview
     from batchgen.purchase import Progress
     from batchgen.runner import Summary
 
@@ -66,7 +65,7 @@ def run(
     try:
         summary = runner.run(job, on_progress=watch, signals=True)
     except StorageError as cause:
-        raise StorageError(f"{cause}\n  {_line(command, note)}") from cause
+        raise StorageError(f"{cause}\n  {shown_command(command, note)}") from cause
     finally:
         if watch is not None:
             watch.close()
@@ -78,17 +77,20 @@ def run(
     return summary.exit_status
 
 
+def program() -> list[str]:
+    """How this program was called."""
+    name = sys.argv[0]
+    if Path(name).name == "__main__.py":
+        return [sys.executable, "-m", "batchgen"]
+    return [Path(name).name if shutil.which(Path(name).name) == name else name]
+
+
 def command_line(job: Job, typed: Sequence[str]) -> list[str]:
     """The command that goes on with this run: the one that was typed, without what is done only once."""
-    program = [sys.argv[0]]
-    if Path(program[0]).name == "__main__.py":
-        program = [sys.executable, "-m", "batchgen"]
-    elif shutil.which(Path(program[0]).name) == program[0]:
-        program = [Path(program[0]).name]
     endpoint = jobs.endpoint(job, os.environ)
     key = None if endpoint.provider.simulated else endpoint.key
     rest = [argument for argument in typed if argument not in _ONCE]
-    return [*program, *(argument.replace(key, "[key]") if key else argument for argument in rest)]
+    return [*program(), *(argument.replace(key, "[key]") if key else argument for argument in rest)]
 
 
 def _note(job: Job, typed: Sequence[str]) -> str:
@@ -121,16 +123,6 @@ def without_flag(command: Sequence[str], flag: str) -> list[str]:
         for last, argument in zip(before, command, strict=False)
         if flag not in {last, argument} and not argument.startswith(f"{flag}=")
     ]
-
-
-def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
-    """Tell what a run would buy."""
-    found = plan.preview(jobs.resolve(source, given))
-    if as_json:
-        say_json(found)
-    else:
-        say(_foretold(found))
-    return 0
 
 
 def warn_of_environment(job: jobs.Job) -> None:
@@ -201,7 +193,7 @@ class _Lines:
         done = progress.skipped + progress.succeeded + progress.failed
         new = progress.succeeded + progress.failed
         rate = new / (now - self._began)
-        left = _span((progress.total - done) / rate) if rate else "?"
+        left = span((progress.total - done) / rate) if rate else "?"
         self.write(f"{done:,}/{progress.total:,}{_postfix(progress)}, {rate * 60:.1f}/min, {left} left")
 
     def write(self, line: str) -> None:
@@ -233,7 +225,7 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
-    parts.append(f"quota: next in {_span(progress.cooling)}" if progress.cooling >= 1 else "")
+    parts.append(f"quota: next in {span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
 
@@ -243,7 +235,7 @@ def _told(summary: Summary) -> list[str]:
     simulated = "  (simulated: no money was spent)" if summary.simulated else ""
     lines = [
         f"{counted(summary.tasks, total, for_words=for_words, in_words=summary.in_words)};"
-        f" {summary.bought:,} bought now with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
+        f" {summary.bought:,} bought now with {summary.requests:,} requests in {span(summary.elapsed_s)}",
         f"  cost      {_cost(summary)}{simulated}",
         f"  tokens    {summary.prompt_tokens:,} in, {summary.text_tokens:,} text out,"
         f" {summary.image_tokens:,} image out",
@@ -309,33 +301,16 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
         resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
-    return [*lines, f"  {_line(resume, note)}"]
+    return [*lines, f"  {shown_command(resume, note)}"]
 
 
-def _line(command: Sequence[str], note: str) -> str:
+def shown_command(command: Sequence[str], note: str) -> str:
+    """A command as it can be typed."""
     return f"{shlex.join(command)}  # {note}" if note else shlex.join(command)
 
 
-def _foretold(found: Preview) -> str:
-    what, words, each = "pictures", "", "one 1K picture"
-    if found.for_words:
-        what, words, each = "tasks", f" ({found.for_words:,} in words)", "one 1K picture or short answer"
-    lines = [
-        f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} {what}; nothing was sent",
-        f"  {found.done:,} done, {found.new:,} to buy{words}, {found.left_alone:,} failed for good"
-        + (f", {found.waiting:,} wait for rows this run is not about" if found.waiting else ""),
-    ]
-    if found.estimate_usd is None:
-        lines.append("  cost unknown: the model has no known price")
-    else:
-        simulated = " (simulated: no money)" if found.simulated else ""
-        lines.append(f"  about ${found.estimate_usd:,.2f} at {each} each{simulated}")
-    if found.shortage is not None:
-        lines.append(f"  too little room: {found.shortage}")
-    return "\n".join([*lines, f"  run directory {found.directory}"])
-
-
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """Seconds as people say them."""
     whole = math.ceil(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return (

@@ -15,7 +15,17 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
-from batchgen.ledger.reader import Reader, Result, Run, Said, Standing, State, Totals, Unanswered
+from batchgen.ledger.reader import (
+    Journey,
+    Reader,
+    Result,
+    Run,
+    Said,
+    Standing,
+    State,
+    Totals,
+    Unanswered,
+)
 from batchgen.ledger.restore import Told, restore
 from batchgen.ledger.schema import usd
 from batchgen.ledger.writer import Attempt, Ledger, Orphan
@@ -24,6 +34,7 @@ __all__ = [
     "EXAMPLES",
     "Attempt",
     "Audit",
+    "Journey",
     "Ledger",
     "Lost",
     "Orphan",
