@@ -91,7 +91,7 @@ def parse(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
         if _DAY.match(wanted) is None:
             raise ValueError
         at = datetime.fromisoformat(wanted)
-        at = _in(zone, at) if at.tzinfo is None else at
+        at = (_in(zone, at) if at.tzinfo is None else at).astimezone(now.tzinfo)
         passed = at <= now
     except (ValueError, OverflowError, OSError):
         raise InputError(f"--deadline: {text!r} is no time; give one {_EXAMPLES}") from None

@@ -24,7 +24,7 @@ _Z = 1.96
 """Standard deviations to each side that hold 95 of 100."""
 _TAIL = 2.4
 """How much wider few observations make that, times one over their number: Student's t, to the first order."""
-_THOUGHT = {Expect.IMAGE: (50, 1500), Expect.TEXT: (50, 3000)}
+_THOUGHT = {Expect.IMAGE: (0, 1500), Expect.TEXT: (50, 3000)}
 """
 Text tokens of an answer, on average, at least and at most: what is thought costs as much as what is said. How
 much Gemini's image models think is not published; with short prompts hundreds of tokens were seen.
@@ -107,11 +107,12 @@ def answer(model: Model, expect: Expect, size: str, *, by_quality: bool) -> Rang
     """
     What one answer costs on average, what was asked not included; None without a price.
 
-    :param size: '512', '1K', '2K' or '4K'.
+    :param size: '512', '1K', '2K' or '4K'; empty where no picture can come; words are no hindrance.
     :param by_quality: whether the wire format leaves the picture's quality open, and so its tokens.
     """
-    image = 0 if expect is Expect.TEXT else pricing.picture_tokens(model, size)
-    scale = _QUALITY if by_quality and image else (_ONE, _ONE)
+    image = pricing.picture_tokens(model, size) if size else 0
+    least, most = _QUALITY if by_quality else (_ONE, _ONE)
+    scale = (ZERO if expect is Expect.TEXT else least, most)
     low, high = (
         pricing.cost(Usage(text_tokens=text, image_tokens=int(image * share)), model.price)
         for text, share in zip(_THOUGHT[expect], scale, strict=True)
@@ -135,8 +136,8 @@ def foretold(needs: Iterable[Need], ways: Mapping[Expect, Seen]) -> Band:
 
     Of `n` rows seen with a spread of `s`, the sum of the next `N` is `N` times their mean, with a variance of
     `N * (1 + N / n) * s²`. Two spreads come together: of answers within their kind, and of how many answers a
-    row pays for. That is 1 where all goes well, 0 of a refusal, 2 where the first picture came damaged. Room is left
-    for failures that were not seen yet, so that only many rows make a narrow band.
+    row pays for. That is 1 where all goes well, 0 of a refusal, 2 where the first picture came damaged. Room
+    is left for failures that were not seen yet, so that only many rows make a narrow band.
 
     :param ways: for what is expected, how many answers were paid for by each row that has ended.
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batchgen import pricing, providers
 from batchgen.forecast import Need, Range, Seen, answer, asking
-from batchgen.records import ZERO, Expect, Status, Usage
+from batchgen.records import ZERO, Expect, ImageOptions, Status, Usage
 from batchgen.selection import Fate, fates
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ LATEST = 20_000
 _USUAL_SIZE = "1K"
 """As of 2026-11 models make it unless asked for another."""
 _TEXT_TOKENS = 250
+_MODAL = {ImageOptions.OPENROUTER, ImageOptions.MODALITIES}
+"""They name what is to come; nothing else is drawn."""
 _MANY = 1_000_000
 _PAGE = 8192
 
@@ -56,6 +58,7 @@ class Kind(NamedTuple):
     model: str
     expect: Expect
     size: str
+    """Empty where no picture can come."""
 
 
 @dataclass(slots=True)
@@ -120,9 +123,10 @@ def survey(
     counts: Counter[Standing] = Counter()
     lots: dict[Kind, Lot] = defaultdict(Lot)
     places: dict[str, _Places] = {}
+    quiet = _keeps_to_words(provider)
     unseen, depths, known = array("q"), set(), 0
     for batch, met in fates(job, manifest, reader, only):
-        kinds = _kinds(batch)
+        kinds = _kinds(batch, quiet=quiet)
         for index, state, what in met:
             counts[_standing(job, what, state)] += 1
             known += state is not None
@@ -146,15 +150,20 @@ def survey(
     return found
 
 
-def _kinds(batch: Batch) -> list[Kind]:
-    shared: dict[tuple[str, Expect, str | None], Kind] = {}
+def _keeps_to_words(provider: Provider) -> bool:
+    """Whether the endpoint is told that words are enough."""
+    return provider.dialect == "gemini" or provider.image_options in _MODAL
+
+
+def _kinds(batch: Batch, *, quiet: bool) -> list[Kind]:
+    shared: dict[tuple[str, Expect, str | None, bool], Kind] = {}
     kinds = []
-    for asked in zip(batch.models, batch.expects, batch.image_sizes, strict=True):
+    for asked in zip(batch.models, batch.expects, batch.image_sizes, batch.in_words, strict=True):
         kind = shared.get(asked)
         if kind is None:
-            model, expect, size = asked
-            size = (size or _USUAL_SIZE).upper()
-            kind = shared[asked] = Kind(model, expect, _USUAL_SIZE if expect is Expect.TEXT else size)
+            model, expect, size, in_words = asked
+            drawn = expect is Expect.IMAGE or not (quiet or in_words)
+            kind = shared[asked] = Kind(model, expect, (size or _USUAL_SIZE).upper() if drawn else "")
         kinds.append(kind)
     return kinds
 
@@ -246,10 +255,9 @@ def _learn(
 
 def _kind(journey: Journey) -> Kind:
     """The kind of a task that is no longer in the manifest."""
-    size = _USUAL_SIZE
-    if journey.expect is Expect.IMAGE and journey.pixels is not None:
-        size = pricing.bucket(*journey.pixels)
-    return Kind(journey.model, journey.expect, size)
+    if journey.pixels is not None:
+        return Kind(journey.model, journey.expect, pricing.bucket(*journey.pixels))
+    return Kind(journey.model, journey.expect, _USUAL_SIZE if journey.expect is Expect.IMAGE else "")
 
 
 def _time(tempo: Tempo, journey: Journey) -> None:
@@ -300,6 +308,6 @@ def needs(found: Survey, provider: Provider) -> tuple[list[Need], list[str]]:
 
 def tokens(kind: Kind, lot: Lot, model: Model) -> float:
     """Tokens of a lot, about, where nothing was observed."""
-    image = 0 if kind.expect is Expect.TEXT else pricing.picture_tokens(model, kind.size)
+    image = pricing.picture_tokens(model, kind.size) if kind.expect is Expect.IMAGE else 0
     shown = lot.shown * (model.reference_tokens or pricing.REFERENCE_TOKENS)
     return lot.tasks * (image + _TEXT_TOKENS) + lot.said / 4 + shown

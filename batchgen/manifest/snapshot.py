@@ -145,6 +145,13 @@ class Batch:
         return self.sizes().column("image_size").to_pylist()  # type: ignore[no-any-return]
 
     @cached_property
+    def in_words(self) -> list[bool]:
+        """Whether each task asks for JSON or brings tools, so that no picture can come."""
+        there = [name for name in ("response_format", "tools") if name in self._rows.schema.names]
+        asked = (pc.is_valid(self._rows.column(name)) for name in there)
+        return reduce(pc.or_, asked, pa.repeat(pa.scalar(value=False), len(self._rows))).to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
     def said(self) -> list[int]:
         """Bytes of text each task sends, what it continues not included; pictures in messages are none."""
         return self._asking[0].to_pylist()  # type: ignore[no-any-return]
