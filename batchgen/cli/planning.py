@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchgen.job import Job
-    from batchgen.outlook import Cost, Preview
+    from batchgen.outlook import BudgetCheck, Cost, Preview
 
 _NO_RUN = ("-n", "--dry-run", "--json")
 _LETTERS = re.compile(r"-(?=[qv]*n)[nqv]+\Z")
@@ -167,15 +167,7 @@ def _checks(job: Job, found: Preview, now: datetime) -> list[str]:
     lines = []
     if (budget := found.budget) is not None:
         spent = f"; ${budget.counted_usd:,.2f} of it is used" if budget.counted_usd else ""
-        verdict = (
-            "enough"
-            if budget.enough
-            else (
-                f"not enough for certain, about {budget.tasks:,} of {found.buy:,};"
-                f" ${budget.needed_usd:,.2f} would do"
-            )
-        )
-        lines.append(f"  budget    ${budget.budget_usd:,.2f}: {verdict}{spent}")
+        lines.append(f"  budget    ${budget.budget_usd:,.2f}: {_affords(found, budget)}{spent}")
     if found.deadline is not None:
         lines.append(f"  deadline  {_when(found.deadline.deadline, now)}: {_in_time(job, found, now)}")
     room = found.disk
@@ -184,6 +176,15 @@ def _checks(job: Job, found: Preview, now: datetime) -> list[str]:
     if room.shortage is not None:
         lines.append(f"  too little room: {line(room.shortage)}")
     return lines
+
+
+def _affords(found: Preview, budget: BudgetCheck) -> str:
+    if budget.enough:
+        return "enough"
+    enough = f"${budget.needed_usd:,.2f} would do"
+    if budget.tasks == found.buy:
+        return f"likely enough, but not for certain; {enough}"
+    return f"not enough, about {budget.tasks:,} of {found.buy:,}; {enough}"
 
 
 def _in_time(job: Job, found: Preview, now: datetime) -> str:
