@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from batchgen.job import Job
-    from batchgen.plan import Preview, preview
+    from batchgen.outlook import Preview, preview
     from batchgen.purchase import Progress, Stop
     from batchgen.runner import Summary, run
 
@@ -50,12 +50,12 @@ _HOMES = {
     "Job": "job",
     "LockedError": "errors",
     "ManifestError": "errors",
-    "Preview": "plan",
+    "Preview": "outlook",
     "Progress": "purchase",
     "Stop": "purchase",
     "StorageError": "errors",
     "Summary": "runner",
-    "preview": "plan",
+    "preview": "outlook",
     "run": "runner",
 }
 

@@ -92,6 +92,10 @@ class Space:
     """Bytes that must stay free for ledger and table."""
     look: Callable[[Path], Free] = free
 
+    def needed(self, pictures: int) -> int:
+        """Bytes that so many more pictures take, ledger and table included."""
+        return int(pictures * (self.picture + _TASK)) + self.reserve
+
     def fitting(self, most: int) -> tuple[int, str | None]:
         """
         How many of so many pictures fit, and what is in the way of the rest.

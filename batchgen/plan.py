@@ -1,15 +1,13 @@
 """
-What would a run do, and may it?
+May a run be carried out here, and what is left of it when it has ended?
 
-Everything that is found out before the first request: whether the job can be carried out here, what its
-manifest says, what is to be bought, about what it costs, and whether there is room for it.
+Whether what the job asks for can be had, what its manifest says, whether there is room for its pictures.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import time
 from collections import Counter
 from decimal import Decimal
@@ -18,100 +16,27 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from batchgen import disk, pricing, providers, recovery
+from batchgen import disk, pricing, providers
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.budget import Estimate
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError
-from batchgen.job import LEDGER, MANIFEST
-from batchgen.ledger import Reader, Standing
-from batchgen.records import ZERO, Expect, Params, Status, Value
-from batchgen.references import References
-from batchgen.selection import Fate, fate, selected
+from batchgen.records import ZERO, Expect, Params, Value
+from batchgen.selection import Fate, fates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchgen.job import Endpoint, Job
-    from batchgen.ledger import State
+    from batchgen.ledger import Reader
     from batchgen.manifest import Manifest
     from batchgen.records import Provider
+    from batchgen.references import References
     from batchgen.simulator.transport import SimulatorTransport
 
 Kind: TypeAlias = tuple[str, Expect]
 """What a task costs goes by its model, and by whether words are enough."""
-
-
-_LOST = Standing(status=Status.FAILED)
-"""Of a task that this run will find without a picture for good."""
-
-
-class Preview(Value, frozen=True, kw_only=True):
-    """What a run would buy."""
-
-    manifest: str
-    directory: str
-    rows: int
-    tasks: int
-    done: int
-    new: int
-    """Tasks that would be bought."""
-    for_words: int
-    """Those of them for which words are enough."""
-    waiting: int
-    """Tasks that continue one without a picture, which the run is not about."""
-    left_alone: int
-    """Tasks that failed for good; `--retry-failed` takes them up."""
-    estimate_usd: Decimal | None
-    """At one 1K picture or a short answer each; None when a model has no price."""
-    simulated: bool
-    shortage: str | None
-    """What the disk has too little room for, as the run would say it."""
-
-
-def preview(job: Job) -> Preview:
-    """
-    Read everything a run would read, send nothing, and say what it would buy; no key is needed.
-
-    :raises InputError: the job or its manifest cannot be run.
-    """
-    job = jobs.checked(job)
-    endpoint = checked(job, None)
-    only = None if job.only is None else manifests.read_ids(job.only)
-    directory = jobs.directory(job)
-    transport(job, endpoint)  # says what is wrong with the simulator's settings
-    recovery.check_not_lost(directory / LEDGER)
-    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
-    try:
-        if reader is not None:
-            reader.check()
-            check_not_mixed(directory, endpoint, reader)
-        with tempfile.TemporaryDirectory() as scratch:
-            manifest = read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
-            counts, kinds = _fates(job, manifest, reader, only)
-            place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
-            space = space_for(endpoint, manifest, reader, place)
-            shortage = _shortage(space, _affordable(job, endpoint, reader, _pictures(kinds)))
-    finally:
-        if reader is not None:
-            reader.close()
-    return Preview(
-        manifest=job.manifest,
-        directory=str(directory),
-        rows=manifest.rows,
-        tasks=manifest.tasks,
-        done=counts[Status.SUCCEEDED],
-        new=counts["new"],
-        for_words=counts["new"] - _pictures(kinds),
-        waiting=counts[Fate.WAIT],
-        left_alone=counts.total() - counts["new"] - counts[Status.SUCCEEDED] - counts[Fate.WAIT],
-        estimate_usd=_about(
-            kinds, lambda name, expect: pricing.usual(providers.model_of(endpoint.provider, name), expect)
-        ),
-        simulated=endpoint.provider.simulated,
-        shortage=shortage,
-    )
 
 
 def checked(job: Job, environment: Mapping[str, str] | None) -> Endpoint:
@@ -240,45 +165,22 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
     )
 
 
-def _fates(
+def _wanted(
     job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
-) -> tuple[Counter[str], dict[Kind, int]]:
+) -> tuple[Counter[Fate], dict[Kind, int]]:
     """How many tasks meet which fate, and how many of each kind are to be bought."""
-    counts: Counter[str] = Counter()
-    models: dict[Expect, Counter[str]] = {expect: Counter() for expect in Expect}
-    pictures, words = models[Expect.IMAGE], models[Expect.TEXT]
-    coming, lost = bytearray(), bytearray()
-    if manifest.levels > 1:
-        # What becomes of a row hangs on what becomes of the one it continues: two bytes a task.
-        coming, lost = bytearray(manifest.tasks), bytearray(manifest.tasks)
-    for batch, chosen in selected(job, manifest, reader, only):
+    counts: Counter[Fate] = Counter()
+    kinds: Counter[Kind] = Counter()
+    for batch, met in fates(job, manifest, reader, only):
         asked, expects = batch.models, batch.expects
-        for index, state, standing in chosen:
-            parent, comes = standing, False
-            if parent is not None and (place := batch.parent_places[index]) is not None:
-                comes = bool(coming[place])
-                parent = _LOST if lost[place] else parent
-            what = fate(job, state, parent, coming=comes)
-            counts[_told(what, state)] += 1
-            (words if expects[index] is Expect.TEXT else pictures)[asked[index]] += what is Fate.BUY
-            if coming:
-                coming[batch.places[index]] = what is Fate.BUY
-                lost[batch.places[index]] = what in {Fate.GIVE_UP, Fate.ORPHAN}
-    return counts, {(name, expect): count for expect in Expect for name, count in models[expect].items()}
+        counts.update(what for _, _, what in met)
+        kinds.update((asked[index], expects[index]) for index, _, what in met if what is Fate.BUY)
+    return counts, kinds
 
 
 def _pictures(kinds: Mapping[Kind, int]) -> int:
     """So many of these tasks are to bring a picture."""
     return sum(count for (_, expect), count in kinds.items() if expect is Expect.IMAGE)
-
-
-def _told(kind: Fate, state: State | None) -> str:
-    """What a fate comes to in a status, or that it is to be bought, or to wait."""
-    if kind is Fate.BUY:
-        return "new"
-    if kind is Fate.LEAVE and state is not None:
-        return state.status
-    return {Fate.GIVE_UP: Status.UNCERTAIN, Fate.ORPHAN: Status.FAILED}.get(kind, kind)
 
 
 def _about(kinds: Mapping[Kind, int], each: Callable[[str, Expect], Decimal | None]) -> Decimal | None:
@@ -327,13 +229,14 @@ def check_room(
     """
     most = min(manifest.tasks, job.limit or manifest.tasks)
     if space.fitting(most)[1] is not None:
-        _, kinds = _fates(job, manifest, reader, only)
-        shortage = _shortage(space, _affordable(job, endpoint, reader, _pictures(kinds)))
-        if shortage is not None:
-            raise InputError(shortage)
+        _, kinds = _wanted(job, manifest, reader, only)
+        told = shortage(space, affordable(job, endpoint, reader, _pictures(kinds)))
+        if told is not None:
+            raise InputError(told)
 
 
-def _shortage(space: disk.Space, pictures: int) -> str | None:
+def shortage(space: disk.Space, pictures: int) -> str | None:
+    """What so many pictures have too little room for, and what to do about it."""
     fit, missing = space.fitting(pictures)
     if missing is None or not pictures:
         return None
@@ -341,7 +244,7 @@ def _shortage(space: disk.Space, pictures: int) -> str | None:
     return f"{missing}, choose another disk with -o{part}"
 
 
-def _affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
+def affordable(job: Job, endpoint: Endpoint, reader: Reader | None, pictures: int) -> int:
     """So many of these pictures as the budget allows: it may end a run before the disk does."""
     usual = pricing.usual(endpoint.model)
     if job.budget is None or not usual:
@@ -368,7 +271,7 @@ def left(
     """What is still to be bought, now that the run has ended."""
     # What this run was to buy anew is pending until it has been.
     job = msgspec.structs.replace(job, again=False, retry_failed=False)
-    counts, kinds = _fates(job, manifest, reader, only)
+    counts, kinds = _wanted(job, manifest, reader, only)
     costs = {kind: reader.costs(*kind, most=Estimate.RECENT) for kind in kinds}
 
     def usual(name: str, expect: Expect) -> Decimal | None:
@@ -386,7 +289,7 @@ def left(
     about = _about(kinds, usual)
     most = sum((dear(kind) * count for kind, count in kinds.items()), ZERO)
     return Left(
-        tasks=counts["new"],
+        tasks=counts[Fate.BUY],
         waiting=counts[Fate.WAIT],
         usd=None if about is None else round(about, 2),
         most_usd=most,

@@ -112,9 +112,14 @@ def asking(task: Task, model: Model) -> Decimal | None:
     return cost(Usage(prompt_tokens=tokens, input_image_tokens=shown), model.price)
 
 
+def picture_tokens(model: Model, size: str) -> int:
+    """Output tokens of one picture of a size, by the model's table or else by Gemini 3.1 Flash Image's."""
+    return model.image_tokens.get(size, _USUAL.get(size, _USUAL["1K"]))
+
+
 def usual(model: Model, expect: Expect = Expect.IMAGE, *, size: str = "1K") -> Decimal | None:
     """USD for one picture of a size, or for an answer in words, with some thinking; None without a price."""
-    image = 0 if expect is Expect.TEXT else model.image_tokens.get(size, _USUAL.get(size, _USUAL["1K"]))
+    image = 0 if expect is Expect.TEXT else picture_tokens(model, size)
     return cost(Usage(prompt_tokens=50, text_tokens=250, image_tokens=image), model.price)
 
 

@@ -186,7 +186,7 @@ def _money(seen: Seen) -> list[str]:
     if seen.expected_usd is None:
         return ["# budget = 10.0    # USD, ever, in the run directory: never passed; needs a known price"]
     least = max(1, math.ceil(seen.expected_usd * _SPARE))
-    about = f"about ${seen.expected_usd:,.2f} at the usual price of a 1K picture, and a quarter more"
+    about = f"about ${seen.expected_usd:,.2f} by prices and sizes, and a quarter more"
     return [
         "# USD that may be spent in the run directory, ever; never passed.",
         f"budget = {least}    # {about}",

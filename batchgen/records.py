@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -150,6 +150,8 @@ class Model(Value, frozen=True, kw_only=True):
     image_sizes: tuple[str, ...] | None = None
     """Those that may be asked for; none at all where empty, any where None."""
     features: tuple[str, ...] = ()
+    seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    """A usual answer takes about so long; what is observed goes before it."""
 
 
 class Way(Value, frozen=True, kw_only=True):

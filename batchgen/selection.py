@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 UNSEEN = Standing()
 """Of a task the ledger knows nothing of."""
+_LOST = Standing(status=Status.FAILED)
+"""Of a task that this run will find without a picture for good."""
 
 
 class Fate(StrEnum):
@@ -66,6 +68,32 @@ def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[St
     keys = [batch.parents[index] or "" for index in indices]
     known = reader.standings([*dict.fromkeys(keys)]) if reader is not None else {}
     return [known.get(key, UNSEEN) for key in keys]
+
+
+def fates(
+    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+) -> Iterator[tuple[Batch, list[tuple[int, State | None, Fate]]]]:
+    """
+    What becomes of the tasks a job is about, foretold: in the batches and the order of `selected`.
+
+    Two bytes a task are held where rows continue others: what becomes of one hangs on what becomes of the
+    other.
+    """
+    chained = manifest.levels > 1
+    coming, lost = bytearray(manifest.tasks * chained), bytearray(manifest.tasks * chained)
+    for batch, chosen in selected(job, manifest, reader, only):
+        met = []
+        for index, state, standing in chosen:
+            parent, comes = standing, False
+            if parent is not None and (place := batch.parent_places[index]) is not None:
+                comes = bool(coming[place])
+                parent = _LOST if lost[place] else parent
+            what = fate(job, state, parent, coming=comes)
+            met.append((index, state, what))
+            if chained:
+                coming[batch.places[index]] = what is Fate.BUY
+                lost[batch.places[index]] = what in {Fate.GIVE_UP, Fate.ORPHAN}
+        yield batch, met
 
 
 def fate(job: Job, state: State | None, parent: Standing | None = None, *, coming: bool = False) -> Fate:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import plan
+from batchgen import outlook
 from batchgen.errors import ManifestError
 from batchgen.events import unheard
 from batchgen.feed import Feed
@@ -383,7 +383,8 @@ def test_all_that_hangs_on_a_row_is_bought_anew_once_that_one_was(memory: Path, 
     (memory / "only.txt").write_text("a\n")
     assert tree.run(again=True, only=str(memory / "only.txt")).bought == 1
     job = jobs.resolve(str(tree.manifest), {"provider": "simulator", "output": str(tree.directory)})
-    assert (plan.preview(job).new, plan.preview(job).done) == (2, 3)
+    found = outlook.preview(job)
+    assert (found.changed, found.buy, found.done) == (2, 2, 3)
     assert tree.run().bought == 2
     after = {row["id"]: row["images"][-1]["sha256"] for row in tree.table()}
     assert {row for row in before if before[row] != after[row]} == {"a", "b", "c"}
@@ -431,8 +432,8 @@ def test_a_row_whose_parent_is_no_part_of_the_run_waits_and_is_counted(memory: P
     tree = Tree(memory)
     tree.grow([("c", "banner", "b"), ("b", "night", "a"), ("x", "x", ""), ("a", "base", ""), ("y", "y", "x")])
     given = {"provider": "simulator", "output": str(tree.directory), "limit": 3}
-    found = plan.preview(jobs.resolve(str(tree.manifest), given))
-    assert (found.new, found.waiting, found.done, found.left_alone) == (1, 2, 0, 0)
+    found = outlook.preview(jobs.resolve(str(tree.manifest), given))
+    assert (found.new, found.waiting, found.done, found.failed) == (1, 2, 0, 0)
     summary = tree.run(limit=3)
     assert (summary.bought, summary.waiting, summary.left, summary.exit_status) == (1, 2, 0, 1)
     assert tree.asked("x") == len(tree.endpoint.log)

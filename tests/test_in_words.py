@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchgen import disk, plan
+from batchgen import disk, outlook
 from batchgen import job as jobs
 from batchgen.cli import cli
-from batchgen.cli.running import _foretold, _told
+from batchgen.cli.running import _told
 from batchgen.inspection import Kind
 from batchgen.simulator import Endpoint, Faults, Settings
 from batchgen.simulator.paint import thumbnail
@@ -261,19 +261,21 @@ def test_a_disk_without_room_for_pictures_has_room_for_words(nights: Nights) -> 
     assert nights.run(free=lambda _: small, concurrency=4).tasks == {"succeeded": 201}
 
 
-def test_a_preview_counts_words_as_words(nights: Nights) -> None:
+def test_a_plan_counts_words_as_words(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     rows(nights, pictures=2, words=1000)
     job = jobs.resolve(str(nights.manifest), {"provider": "simulator", "output": str(nights.directory)})
-    found = plan.preview(job)
-    assert (found.new, found.for_words) == (1002, 1000)
-    assert found.estimate_usd is not None
-    assert found.estimate_usd < 2, "a thousand pictures would cost 67"
-    told = _foretold(found)
+    found = outlook.preview(job)
+    assert (found.new, found.buy, found.for_words) == (1002, 1002, 1000)
+    assert found.cost is not None
+    assert found.cost.likely_usd < 6, "a thousand pictures would cost 67"
+    command = ["plan", str(nights.manifest), "--provider", "simulator"]
+    assert cli(command) == 0
+    told = capsys.readouterr().out
     assert "1,002 rows, 1,002 tasks; nothing was sent" in told
-    assert "1,002 to buy (1,000 in words)" in told
-    assert "at one 1K picture or short answer each" in told
+    assert "for 1,002 to buy (1,000 in words)" in told
     rows(nights, pictures=2, words=0)
-    assert "2 rows, 2 pictures; nothing was sent" in _foretold(plan.preview(job))
+    assert cli(command) == 0
+    assert "2 rows, 2 pictures; nothing was sent" in capsys.readouterr().out
 
 
 def test_a_bad_night_of_both_ends_with_every_row_accounted_for(memory: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen import job as jobs
-from batchgen import manifest, plan, proposal
+from batchgen import manifest, outlook, proposal
 from batchgen.cli.saying import say
 from batchgen.cli.terminal import line
 from batchgen.errors import InputError, ManifestError
 from batchgen.proposal import Guess, Seen
 
 if TYPE_CHECKING:
-    from batchgen.plan import Preview
+    from batchgen.outlook import Preview
 
 
 def begin(source: str, output: str | None, *, force: bool) -> int:
@@ -70,14 +70,15 @@ def _look(source: str) -> tuple[Guess, Seen]:
             raise
         guessed = proposal.guess(names, ids=False)
         found = _read(source, guessed)
-    seen = Seen(names=names, rows=found.rows, tasks=found.tasks, expected_usd=found.estimate_usd)
+    cost = None if found.cost is None else found.cost.likely_usd
+    seen = Seen(names=names, rows=found.rows, tasks=found.tasks, expected_usd=cost)
     return guessed, seen
 
 
 def _read(source: str, guessed: Guess) -> Preview:
     with tempfile.TemporaryDirectory() as nowhere:  # what was bought already says nothing of the whole
         given = {"columns": guessed.columns, "template": guessed.template, "output": f"{nowhere}/run"}
-        return plan.preview(jobs.resolve(source, given))
+        return outlook.preview(jobs.resolve(source, given))
 
 
 def _told(path: Path, guessed: Guess, seen: Seen) -> list[str]:

@@ -8,6 +8,7 @@ Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
   batchgen init prompts.csv                     a commented job file for a table of your own
+  batchgen plan prompts.csv --budget 50         what that would do, cost and take; nothing is sent
   batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
@@ -39,6 +40,17 @@ the provider's own variable.
 Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
 3 stopped and resumable (budget, account, quota, disk, too many failures);
 130/143 drained after a signal; 70 a defect.
+"""
+
+PLAN = """
+\b
+Examples:
+  batchgen plan prompts.csv
+  batchgen plan prompts.csv -o runs/tonight -c 32 --rpm 900 --budget 50 --deadline 07:00
+  batchgen plan jobs/sample.toml --json | jq .cost.high_usd
+
+\b
+Exit status: 0 it can be done as asked; 1 the budget, the deadline or the disk is not enough; 2 bad input.
 """
 
 PROBE = """

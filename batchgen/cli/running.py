@@ -16,7 +16,7 @@ import msgspec
 from tqdm import tqdm
 
 from batchgen import job as jobs
-from batchgen import plan, runner
+from batchgen import runner
 from batchgen.cli.counting import counted, looks_told, span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchgen.job import Job
-    from batchgen.plan import Preview
     from batchgen.purchase import Progress
     from batchgen.runner import Summary
 
@@ -70,10 +69,10 @@ def run(
             on_progress=watch,
             on_look=watch.looked if watch else None,
             signals=True,
-            command=_line(command, note),
+            command=shown_command(command, note),
         )
     except StorageError as cause:
-        raise StorageError(f"{cause}\n  {_line(command, note)}") from cause
+        raise StorageError(f"{cause}\n  {shown_command(command, note)}") from cause
     finally:
         if watch is not None:
             watch.close()
@@ -85,17 +84,20 @@ def run(
     return summary.exit_status
 
 
+def program() -> list[str]:
+    """How this program was called."""
+    name = sys.argv[0]
+    if Path(name).name == "__main__.py":
+        return [sys.executable, "-m", "batchgen"]
+    return [Path(name).name if shutil.which(Path(name).name) == name else name]
+
+
 def command_line(job: Job, typed: Sequence[str]) -> list[str]:
     """The command that goes on with this run: the one that was typed, without what is done only once."""
-    program = [sys.argv[0]]
-    if Path(program[0]).name == "__main__.py":
-        program = [sys.executable, "-m", "batchgen"]
-    elif shutil.which(Path(program[0]).name) == program[0]:
-        program = [Path(program[0]).name]
     endpoint = jobs.endpoint(job, os.environ)
     key = None if endpoint.provider.simulated else endpoint.key
     rest = [argument for argument in typed if argument not in _ONCE]
-    return [*program, *(argument.replace(key, "[key]") if key else argument for argument in rest)]
+    return [*program(), *(argument.replace(key, "[key]") if key else argument for argument in rest)]
 
 
 def _note(job: Job, typed: Sequence[str]) -> str:
@@ -128,16 +130,6 @@ def without_flag(command: Sequence[str], flag: str) -> list[str]:
         for last, argument in zip(before, command, strict=False)
         if flag not in {last, argument} and not argument.startswith(f"{flag}=")
     ]
-
-
-def preview(source: str, given: Mapping[str, object], *, as_json: bool) -> int:
-    """Tell what a run would buy."""
-    found = plan.preview(jobs.resolve(source, given))
-    if as_json:
-        say_json(found)
-    else:
-        say(_foretold(found))
-    return 0
 
 
 def warn_of_environment(job: jobs.Job) -> None:
@@ -335,27 +327,9 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
         resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
-    return [*lines, f"  {_line(resume, note)}"]
+    return [*lines, f"  {shown_command(resume, note)}"]
 
 
-def _line(command: Sequence[str], note: str) -> str:
+def shown_command(command: Sequence[str], note: str) -> str:
+    """A command as it can be typed."""
     return f"{shlex.join(command)}  # {note}" if note else shlex.join(command)
-
-
-def _foretold(found: Preview) -> str:
-    what, words, each = "pictures", "", "one 1K picture"
-    if found.for_words:
-        what, words, each = "tasks", f" ({found.for_words:,} in words)", "one 1K picture or short answer"
-    lines = [
-        f"{found.manifest}: {found.rows:,} rows, {found.tasks:,} {what}; nothing was sent",
-        f"  {found.done:,} done, {found.new:,} to buy{words}, {found.left_alone:,} failed for good"
-        + (f", {found.waiting:,} wait for rows this run is not about" if found.waiting else ""),
-    ]
-    if found.estimate_usd is None:
-        lines.append("  cost unknown: the model has no known price")
-    else:
-        simulated = " (simulated: no money)" if found.simulated else ""
-        lines.append(f"  about ${found.estimate_usd:,.2f} at {each} each{simulated}")
-    if found.shortage is not None:
-        lines.append(f"  too little room: {found.shortage}")
-    return "\n".join([*lines, f"  run directory {found.directory}"])

@@ -16,7 +16,18 @@ from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
 from batchgen.ledger.onlooker import LATEST, Latest, Moment, Onlooker
-from batchgen.ledger.reader import Failed, Reader, Result, Run, Said, Standing, State, Totals, Unanswered
+from batchgen.ledger.reader import (
+    Failed,
+    Journey,
+    Reader,
+    Result,
+    Run,
+    Said,
+    Standing,
+    State,
+    Totals,
+    Unanswered,
+)
 from batchgen.ledger.restore import Told, restore
 from batchgen.ledger.schema import usd
 from batchgen.ledger.writer import Attempt, Ledger, Orphan
@@ -27,6 +38,7 @@ __all__ = [
     "Attempt",
     "Audit",
     "Failed",
+    "Journey",
     "Latest",
     "Ledger",
     "Lost",

@@ -12,13 +12,12 @@ import msgspec
 
 from batchgen.errors import InputError
 from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
-from batchgen.records import Image, Look, Status, Usage, UsageQuality, Value
+from batchgen.ledger.sums import UNKNOWN
+from batchgen.records import Expect, Image, Look, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from batchgen.records import Expect
 
 _IMAGE = msgspec.json.Decoder(Image)
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
@@ -119,6 +118,30 @@ class Result(Value, frozen=True, kw_only=True):
     started_at: int | None
     finished_at: int | None
     latency: float | None
+
+
+class Journey(Value, frozen=True, kw_only=True):
+    """What a task has taken on its way so far, by the latest requests of a ledger."""
+
+    status: Status
+    model: str
+    expect: Expect
+    pixels: tuple[int, int] | None
+    """Width and height of its picture."""
+    answers: int
+    """Requests that brought what was expected."""
+    paid: Decimal
+    """USD for those, as a budget counts them; 0 without a price."""
+    wasted: Decimal
+    """USD for the others, as far as it is known."""
+    unknown: int
+    """Requests that may have been billed without saying how much."""
+    requests: int
+    prompt_tokens: int
+    """Of the answers."""
+    total_tokens: int
+    busy_s: float
+    """The latencies of all its requests."""
 
 
 class Totals(Value, frozen=True, kw_only=True):
@@ -330,6 +353,50 @@ class Reader:
             (most, model, expect),
         )
         return [usd(cost) for (cost,) in rows]
+
+    @told
+    def journeys(self, *, most: int) -> dict[str, Journey]:
+        """What tasks took on their way, by so many of the latest requests; by key."""
+        rows = self._connection.execute(
+            f"""
+            SELECT latest.key, status, model, expect, images ->> '$[#-1].width', images ->> '$[#-1].height',
+              sum(good), sum(CASE WHEN good THEN charged ELSE 0 END),
+              sum(CASE WHEN good OR unknown THEN 0 ELSE charged END), sum(unknown), count(*),
+              sum(CASE WHEN good THEN latest.prompt_tokens ELSE 0 END), sum(latest.total_tokens),
+              sum(ifnull(latest.latency, 0))
+            FROM (SELECT *, settled_at IS NOT NULL AND {UNKNOWN.format("")} AS unknown,
+                error_class IS NULL AND settled_at IS NOT NULL AND NOT {UNKNOWN.format("")} AS good,
+                max(ifnull(cost, 0), ifnull(billed, 0)) AS charged
+              FROM attempts ORDER BY id DESC LIMIT ?) AS latest JOIN tasks USING (key)
+            WHERE submitted_at IS NOT NULL GROUP BY latest.key
+            """,  # noqa: S608
+            (most,),
+        )
+        return {
+            key: Journey(
+                status=Status(status),
+                model=model,
+                expect=Expect(expect),
+                pixels=None if width is None else (width, height),
+                answers=answers,
+                paid=usd(paid),
+                wasted=usd(wasted),
+                unknown=unknown,
+                requests=requests,
+                prompt_tokens=prompt,
+                total_tokens=total,
+                busy_s=busy,
+            )
+            for key, status, model, expect, width, height, answers, paid, wasted, unknown, requests, prompt,
+            total, busy in rows
+        }  # fmt: skip
+
+    @told
+    def named(self, after: str, *, most: int) -> list[tuple[str, str]]:
+        """Key and row id of so many known tasks, in the order of their keys from behind one on."""
+        return self._connection.execute(
+            "SELECT key, id FROM tasks WHERE key > ? ORDER BY key LIMIT ?", (after, most)
+        ).fetchall()
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

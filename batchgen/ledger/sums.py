@@ -8,7 +8,7 @@ rows takes no longer than one at ten. A ledger of a former version, which may on
 
 from __future__ import annotations
 
-_UNKNOWN = (
+UNKNOWN = (
     "ifnull({0}error_class IN ('uncertain', 'bad_answer')"
     " OR {0}error_class IS NULL AND {0}cost IS NULL AND {0}reserved IS NOT NULL, 0)"
 )
@@ -21,10 +21,9 @@ _ADDED = {
     "image_tokens": "{0}image_tokens",
     "total_tokens": "{0}total_tokens",
     "cost": "ifnull({0}cost, 0)",
-    "unknown": _UNKNOWN,
-    "exposed": f"iif({_UNKNOWN}, ifnull({{0}}reserved, 0), 0)",
-    "charged": f"iif({_UNKNOWN}, ifnull({{0}}reserved, 0),"
-    " max(ifnull({0}cost, 0), ifnull({0}billed, 0)))",
+    "unknown": UNKNOWN,
+    "exposed": f"iif({UNKNOWN}, ifnull({{0}}reserved, 0), 0)",
+    "charged": f"iif({UNKNOWN}, ifnull({{0}}reserved, 0), max(ifnull({{0}}cost, 0), ifnull({{0}}billed, 0)))",
     "unpriced": "({0}total_tokens > 0 AND {0}cost IS NULL)",
 }
 """What is summed up of attempts; `{0}` is whose columns. Money in nano-USD; 0 where it is not known."""

@@ -11,7 +11,7 @@ import contextlib
 import sys
 from array import array
 from bisect import bisect_left, insort
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -139,6 +139,47 @@ class Batch:
         ]
         return pa.RecordBatch.from_arrays(columns, names=_SIZES)
 
+    @cached_property
+    def image_sizes(self) -> list[str | None]:
+        """The `image_size` each task asks for; None where it does not."""
+        return self.sizes().column("image_size").to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def in_words(self) -> list[bool]:
+        """Whether each task asks for JSON or brings tools, so that no picture can come."""
+        there = [name for name in ("response_format", "tools") if name in self._rows.schema.names]
+        asked = (pc.is_valid(self._rows.column(name)) for name in there)
+        return reduce(pc.or_, asked, pa.repeat(pa.scalar(value=False), len(self._rows))).to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def said(self) -> list[int]:
+        """Bytes of text each task sends, what it continues not included; pictures in messages are none."""
+        return self._asking[0].to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """Pictures each task sends along, that of the row it continues included."""
+        return self._asking[1].to_pylist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _asking(self) -> tuple[pa.Array, pa.Array]:
+        rows, there = self._rows, self._rows.schema.names
+        texts = [rows.column(name) for name in _SAID if name in there]
+        if "messages" in there:
+            messages = rows.column("messages")
+            words = pc.replace_substring_regex(messages, _DATA_URL, "")
+            # The prompt is the last of what messages say.
+            texts[0] = pc.if_else(pc.is_valid(messages), words, texts[0])
+        pictures = [
+            pc.count_substring(rows.column(name), sign) for name, sign in _SHOWN.items() if name in there
+        ]
+        pictures += [pc.is_valid(rows.column("parent_key")).cast(pa.int32())] if "parent_key" in there else []
+        nothing = pa.repeat(pa.scalar(0, pa.int32()), len(rows))
+        return (
+            reduce(pc.add, (pc.fill_null(pc.binary_length(text), 0) for text in texts)),
+            reduce(pc.add, (pc.fill_null(count, 0) for count in pictures), nothing),
+        )
+
     def columns(self) -> pa.RecordBatch:
         """
         One line a task: id, variant, prompt, model, task_key, then the carried columns.
@@ -182,6 +223,10 @@ class Batch:
 
 
 _SIZES: Final = ["aspect_ratio", "image_size"]
+_SAID: Final = ("prompt", "system", "response_format", "tools", "extra")
+_DATA_URL: Final = r'"url":"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*"'
+_SHOWN: Final = {"references": '"sha256":', "messages": '"image_url":'}
+"""What stands once for each picture: in a string of JSON each quote would have a backslash before it."""
 _EXPECTS: Final[dict[str | None, Expect]] = {None: Expect.IMAGE, **{str(expect): expect for expect in Expect}}
 _PARAMS: Final = tuple(name for name in Params.__struct_fields__ if name != "stop")
 _TASK_COLUMNS: Final = (

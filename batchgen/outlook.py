@@ -1,0 +1,339 @@
+"""
+What would a run do, what would it cost, and when would it be done?
+
+All of it is found out without a key and without a request, and held against budget, deadline and disk.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchgen import job as jobs
+from batchgen import manifest as manifests
+from batchgen import plan, providers, recovery
+from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
+from batchgen.forecast import Seen, cents, foretold
+from batchgen.job import LEDGER, MANIFEST
+from batchgen.ledger import Reader
+from batchgen.records import ZERO, Expect, Value
+from batchgen.references import References
+from batchgen.survey import Standing, needs, survey, tokens
+
+if TYPE_CHECKING:
+    from batchgen.forecast import Band
+    from batchgen.job import Endpoint, Job
+    from batchgen.manifest import Manifest
+    from batchgen.survey import Survey
+
+_UNSURE = 0.4
+"""How far a latency may be from the usual one, as a share, where none was observed."""
+_Z = 1.96
+
+
+class Cost(Value, frozen=True, kw_only=True):
+    """What all that is to be bought costs; about 95 of 100 times between low and high."""
+
+    low_usd: Decimal
+    likely_usd: Decimal
+    high_usd: Decimal
+    observed: int
+    """Answers of this run directory that it is told by; 0 where it is told by prices alone."""
+    answers_per_row: Decimal
+    """So many answers are paid for on the way of one row, refusals and damaged pictures included."""
+
+
+class Duration(Value, frozen=True, kw_only=True):
+    """How long it takes."""
+
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    done_at: str
+    """ISO 8601, with the offset of this machine."""
+    latency_s: float
+    """Of one request."""
+    observed: int
+    """Rows of this run directory that the latency is told by; 0 where it is the models' usual one."""
+    requests: int
+    """That will be sent, about."""
+    bottleneck: Bottleneck
+
+
+class BudgetCheck(Value, frozen=True, kw_only=True):
+    """Whether the budget is enough for all that is to be bought."""
+
+    budget_usd: Decimal
+    counted_usd: Decimal
+    """What counts against it already: all that was ever billed in this run directory, or may have been."""
+    enough: bool
+    tasks: int
+    """About so many of those that are to be bought."""
+    needed_usd: Decimal
+    """A budget that is enough."""
+
+
+class DeadlineCheck(Value, frozen=True, kw_only=True):
+    """Whether it will be done in time, and what would make it so; null where a limit is not in the way."""
+
+    deadline: str
+    """ISO 8601."""
+    met: bool
+    possible: bool
+    """Whether it is met, or would be with the following."""
+    concurrency: int | None
+    starts: int | None
+    """A limit of requests a minute: of `--rpm` or `--ipm`, whichever is lower."""
+    tpm: int | None
+
+
+class Room(Value, frozen=True, kw_only=True):
+    """Whether the disk has room for it."""
+
+    needed_bytes: int
+    """Pictures, ledger and table."""
+    free_bytes: int | None
+    """None where the file system does not say."""
+    shortage: str | None
+    """What there is too little room for, as the run would say it."""
+
+
+class Preview(Value, frozen=True, kw_only=True):
+    """What a run would do."""
+
+    manifest: str
+    directory: str
+    simulated: bool
+    """Whether no money would be spent."""
+    rows: int
+    tasks: int
+    """Rows, as often as each has variants. Those the job is about add up from the next nine."""
+    done: int
+    new: int
+    """Never asked for, or without an answer so far."""
+    changed: int
+    """Asked for before under the same id, in other words, of another model, or continuing another picture."""
+    again: int
+    """Done, and bought anew with `--again`."""
+    retried: int
+    """Failed for good, and taken up once more."""
+    uncertain_again: int
+    """Sent without an answer, maybe billed, and asked for once more."""
+    uncertain_left: int
+    """The same, left alone: `--retry-failed` takes them up."""
+    failed: int
+    """Failed for good and left alone: `--retry-failed` takes them up."""
+    waiting: int
+    """They continue a row without a picture, which the job is not about."""
+    buy: int
+    """Tasks that would be bought."""
+    for_words: int
+    """Those of them for which words are enough."""
+    cost: Cost | None
+    """None where a model has no price."""
+    unpriced: tuple[str, ...]
+    """Models of which tasks would be bought and that have no price."""
+    time: Duration
+    budget: BudgetCheck | None
+    deadline: DeadlineCheck | None
+    disk: Room
+    exit_status: int
+    """0 where it can be done as asked, 1 where budget, deadline or disk say no."""
+
+
+def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None = None) -> Preview:
+    """
+    Read everything a run would read, send nothing, and say what it would do; no key is needed.
+
+    :param deadline: when it must be done; with a time zone.
+    :param now: with a time zone; the present unless given.
+    :raises InputError: the job or its manifest cannot be run.
+    """
+    job = jobs.checked(job)
+    now = now or datetime.now().astimezone()
+    endpoint = plan.checked(job, None)
+    only = None if job.only is None else manifests.read_ids(job.only)
+    directory = jobs.directory(job)
+    plan.transport(job, endpoint)  # says what is wrong with the simulator's settings
+    recovery.check_not_lost(directory / LEDGER)
+    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
+    try:
+        if reader is not None:
+            reader.check()
+            plan.check_not_mixed(directory, endpoint, reader)
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = plan.read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
+            found = survey(job, endpoint.provider, manifest, reader, only)
+            room = _room(job, endpoint, manifest, reader, found.pictures)
+        counted = ZERO if reader is None else reader.totals().counted_usd
+    finally:
+        if reader is not None:
+            reader.close()
+    return _foreseen(job, endpoint, manifest, found, counted=counted, room=room, deadline=deadline, now=now)
+
+
+def _foreseen(
+    job: Job,
+    endpoint: Endpoint,
+    manifest: Manifest,
+    found: Survey,
+    *,
+    counted: Decimal,
+    room: Room,
+    deadline: datetime | None,
+    now: datetime,
+) -> Preview:
+    wanted, unpriced = needs(found, endpoint.provider)
+    ways = {expect: Seen.of(rows) for expect, rows in found.ways.items()}
+    band = None if unpriced else foretold(wanted, ways)
+    loads = _loads(job, endpoint, found)
+    time = _duration(job, found, loads, now)
+    budget = None if band is None else _budget(job, band, counted, found.wanted)
+    due = None if deadline is None else _due(job, loads[1], time, deadline, now)
+    refused = [
+        budget is not None and not budget.enough,
+        due is not None and not due.met,
+        room.shortage is not None,
+    ]
+    return Preview(
+        manifest=job.manifest,
+        directory=str(jobs.directory(job)),
+        simulated=endpoint.provider.simulated,
+        rows=manifest.rows,
+        tasks=manifest.tasks,
+        buy=found.wanted,
+        for_words=found.wanted - found.pictures,
+        cost=None if band is None else _cost(band, found, ways),
+        unpriced=tuple(unpriced),
+        time=time,
+        budget=budget,
+        deadline=due,
+        disk=room,
+        exit_status=int(any(refused)),
+        **{standing.value: found.counts[standing] for standing in Standing},
+    )
+
+
+def _cost(band: Band, found: Survey, ways: dict[Expect, Seen]) -> Cost:
+    rows = sum(seen.count for seen in ways.values())
+    answers = sum((seen.count * seen.mean for seen in ways.values()), ZERO)
+    return Cost(
+        low_usd=round(band.low, 4),
+        likely_usd=round(band.likely, 4),
+        high_usd=round(band.high, 4),
+        observed=sum(map(len, found.answers.values())),
+        answers_per_row=round(answers / rows, 3) if rows else Decimal(1),
+    )
+
+
+def _room(job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader | None, pictures: int) -> Room:
+    directory = jobs.directory(job)
+    place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+    space = plan.space_for(endpoint, manifest, reader, place)
+    affordable = plan.affordable(job, endpoint, reader, pictures)
+    return Room(
+        needed_bytes=space.needed(affordable),
+        free_bytes=space.look(place).bytes,
+        shortage=plan.shortage(space, affordable),
+    )
+
+
+def _loads(job: Job, endpoint: Endpoint, found: Survey) -> tuple[Load, Load, Load]:
+    """What is to be done: if it goes fast, as is likely, and if it goes slowly."""
+    requests = busy = flow = doubt = slowest = 0.0
+    scale = float(job.simulator.get("latency", 1)) if endpoint.provider.simulated else 1.0
+    for kind, lot in found.lots.items():
+        model = providers.model_of(endpoint.provider, kind.model)
+        tempo = found.tempi.get(kind.model)
+        if tempo is None or not tempo.rows:
+            each, unsure, sent = model.seconds * scale, _UNSURE, 1.0
+            flow += tokens(kind, lot, model)
+        else:
+            each, sent = tempo.busy_s / tempo.rows, tempo.requests / tempo.rows
+            varies = max(0.0, tempo.squares / tempo.rows - each**2)
+            unsure = min(_UNSURE, _Z * math.sqrt(varies / tempo.rows) / each) if each else 0.0
+            flow += lot.tasks * tempo.tokens / tempo.rows
+        requests += lot.tasks * sent
+        busy += lot.tasks * each
+        doubt += lot.tasks * each * unsure
+        slowest = max(slowest, each / sent)
+    share = doubt / busy if busy else 0.0
+    latency = busy / requests if requests else 0.0
+    slow, usual, quick = (
+        Load(
+            requests=requests,
+            busy_s=busy * times,
+            tokens=flow,
+            latency_s=latency * times,
+            chain_s=found.levels * slowest * times,
+        )
+        for times in (1 + share, 1, 1 - share)
+    )
+    return quick, usual, slow
+
+
+def _duration(job: Job, found: Survey, loads: tuple[Load, Load, Load], now: datetime) -> Duration:
+    quick, usual, slow = loads
+    seconds, bottleneck = lasts(usual, _pace(job))
+    observed = {kind.model for kind in found.lots} & found.tempi.keys()
+    return Duration(
+        seconds=round(seconds, 1),
+        seconds_low=round(lasts(quick, _pace(job))[0], 1),
+        seconds_high=round(lasts(slow, _pace(job))[0], 1),
+        done_at=_iso(_after(now, seconds)),
+        latency_s=round(usual.latency_s, 2),
+        observed=sum(found.tempi[name].rows for name in observed),
+        requests=math.ceil(usual.requests),
+        bottleneck=bottleneck,
+    )
+
+
+def _after(now: datetime, seconds: float) -> datetime:
+    """A moment to come; the last there is, where a rate is so low that no calendar has it."""
+    try:
+        return now + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=now.tzinfo)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _pace(job: Job) -> Pace:
+    starts = [limit for limit in (job.rpm, job.ipm) if limit is not None]
+    return Pace(concurrency=job.concurrency, starts=min(starts, default=None), tokens=job.tpm)
+
+
+def _due(job: Job, load: Load, time: Duration, deadline: datetime, now: datetime) -> DeadlineCheck:
+    left = (deadline - now).total_seconds()
+    met = time.seconds <= left
+    way = None if met else faster(load, _pace(job), left)
+    return DeadlineCheck(
+        deadline=_iso(deadline),
+        met=met,
+        possible=met or way is not None,
+        concurrency=None if way is None else way.concurrency,
+        starts=None if way is None else way.starts,
+        tpm=None if way is None else way.tokens,
+    )
+
+
+def _budget(job: Job, band: Band, counted: Decimal, wanted: int) -> BudgetCheck | None:
+    if job.budget is None:
+        return None
+    limit = Decimal(str(job.budget))
+    left = max(ZERO, limit - counted)
+    enough = not wanted or counted + band.high <= limit
+    share = min(Decimal(1), left / band.likely) if band.likely else Decimal(1)
+    return BudgetCheck(
+        budget_usd=limit,
+        counted_usd=counted,
+        enough=enough,
+        tasks=wanted if enough else min(wanted, int(wanted * share)),
+        needed_usd=cents(counted + band.high) if wanted else limit,
+    )
