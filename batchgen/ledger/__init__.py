@@ -15,6 +15,7 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
+from batchgen.ledger.history import History
 from batchgen.ledger.reader import Reader, Result, Run, Said, Standing, State, Totals, Unanswered
 from batchgen.ledger.restore import Told, restore
 from batchgen.ledger.schema import usd
@@ -24,6 +25,7 @@ __all__ = [
     "EXAMPLES",
     "Attempt",
     "Audit",
+    "History",
     "Ledger",
     "Lost",
     "Orphan",

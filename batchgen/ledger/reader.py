@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 _QUALITIES = (*QUALITIES, UsageQuality.NONE)
 """By the place that is stored; -1 is the last."""
-_UNKNOWN_COST = (
+UNKNOWN_COST = (
     "(error_class IN ('uncertain', 'bad_answer')"
     " OR error_class IS NULL AND settled_at IS NOT NULL AND cost IS NULL AND reserved IS NOT NULL)"
 )
@@ -307,9 +307,9 @@ class Reader:
                   ifnull(sum(image_tokens), 0),
                   ifnull(sum(total_tokens), 0), count(submitted_at), sum(cost),
                   sum(CASE WHEN error_class IS NOT NULL THEN cost END),
-                  count(CASE WHEN {_UNKNOWN_COST} THEN 1 END),
-                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved END),
-                  sum(CASE WHEN {_UNKNOWN_COST} THEN reserved
+                  count(CASE WHEN {UNKNOWN_COST} THEN 1 END),
+                  sum(CASE WHEN {UNKNOWN_COST} THEN reserved END),
+                  sum(CASE WHEN {UNKNOWN_COST} THEN reserved
                     ELSE max(ifnull(cost, 0), ifnull(billed, 0)) END),
                   count(CASE WHEN total_tokens > 0 AND cost IS NULL THEN 1 END)
                 FROM attempts
