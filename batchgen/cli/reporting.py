@@ -27,7 +27,7 @@ def tell(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Make the page of a run directory and tell where it is; 0, or 1 where pictures are missing or damaged."""
+    """Make the page of a run directory and tell where it is; 0, or 1 where pictures are missing or bad."""
     bar = _Bar(shown=not quiet and sys.stderr.isatty())
     try:
         built = build(

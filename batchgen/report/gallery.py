@@ -66,6 +66,8 @@ class Gallery:
         self, directory: Path, folder: Path, thumbnails: Thumbnails, reader: Reader, *, inline: bool
     ) -> None:
         """
+        Begin without rows.
+
         :param directory: of the run.
         :param folder: where the page will be.
         :param inline: whether thumbnails are inside the page.
@@ -153,7 +155,9 @@ class Gallery:
             for each in lines.column(name).value_counts().to_pylist():
                 counts[each["values"]] += each["counts"]
         ended = pc.is_in(lines.column("status"), pa.array(_FINE, pa.string()))
-        for each in lines.filter(pc.invert(ended)).column("error_class").drop_null().value_counts().to_pylist():
+        for each in (
+            lines.filter(pc.invert(ended)).column("error_class").drop_null().value_counts().to_pylist()
+        ):
             self._failures[each["values"]] += each["counts"]
         names = results.SCHEMA.names
         self._flags["size_ok"] += lines.column("size_ok").false_count

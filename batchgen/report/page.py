@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +32,7 @@ from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from decimal import Decimal
 
 REJECTS = "rejects.csv"
 """What the page's list of rejected rows is saved as."""
@@ -99,12 +99,12 @@ def parts(about: About, pieces: Iterable[str]) -> Iterator[str]:
         about=about,
         name=_name(about.directory),
         policy=_policy(styles, scripts),
-        styles=map(Markup, styles),  # noqa: S704  our own files
+        styles=map(Markup, styles),
         early=Markup(scripts[0]),  # noqa: S704
-        libraries=map(Markup, scripts[1:-1]),  # noqa: S704
+        libraries=map(Markup, scripts[1:-1]),
         module=Markup(scripts[-1]),  # noqa: S704
         data=Markup(as_json(_data(about))),  # noqa: S704  escaped as JSON
-        pieces=map(Markup, pieces),  # noqa: S704
+        pieces=map(Markup, pieces),
         made=datetime.now(UTC),
         words=_WORDS,
         remedies=_remedies(about.counts.failures),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -127,6 +128,8 @@ class Maker:
 
     def __init__(self, directory: Path, folder: Path, reader: Reader, cut: Cutter) -> None:
         """
+        Begin without rows.
+
         :param directory: of the run.
         :param folder: where the page will be; links start from there.
         """
@@ -141,10 +144,10 @@ class Maker:
         found = {}
         for key in wanted:
             images = said[key].images if key in said else ()
-            picture = Small(name=images[-1].file_name, href=self._href(images[-1].file_name)) if images else None
-            found[key] = Parent(
-                key=key, id=standings[key].id if key in standings else "", picture=picture
+            picture = (
+                Small(name=images[-1].file_name, href=self._href(images[-1].file_name)) if images else None
             )
+            found[key] = Parent(key=key, id=standings[key].id if key in standings else "", picture=picture)
         return found
 
     def row(
@@ -171,7 +174,8 @@ class Maker:
                 Small(name=image.file_name, href=self._href(image.file_name)) for image in images[:-1]
             ),
             references=tuple(
-                Small(name=self._cut(each.source) or "", thumb=thumb)
+                # Where a file lies is nobody's business to whom the page is sent.
+                Small(name=PurePath(each.source).name if each.mime else each.source[:_SHORT], thumb=thumb)
                 for each, thumb in zip(task.references, references, strict=True)
             ),
             parent=parent,

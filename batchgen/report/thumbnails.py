@@ -1,8 +1,8 @@
 """
 What does a picture look like, small?
 
-Thumbnails are named by the hash of the picture and their size: what was made once is used again, and a picture
-that was bought anew has another name.
+Thumbnails are named by the hash of the picture and their size: what was made once is used again, and a
+picture that was bought anew has another name.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Thumbnails:
         self._store = store
         self._folder = folder
         self._pixels = pixels
+        self._without: set[str] = set()
+        """References of which there is none."""
 
     def file_name(self, name: str) -> str:
         """The file of a thumbnail, in its folder."""
@@ -116,24 +118,16 @@ class Thumbnails:
 
         :raises StorageError: the thumbnail cannot be written.
         """
-        if not reference.mime:
+        name = reference.sha256
+        if not reference.mime or name in self._without:
             return None
-        if self._is_there(reference.sha256):
-            return reference.sha256
-        path = Path(reference.source)
-        try:
-            if not path.is_file() or path.stat().st_size > LARGEST:
+        if not self._is_there(name):
+            try:
+                self._make(name, _unchanged(reference))
+            except CorruptImageError:
+                self._without.add(name)  # for all the rows that brought it along
                 return None
-            data = path.read_bytes()
-        except (OSError, ValueError):
-            return None
-        if sha256(data).hexdigest() != reference.sha256:
-            return None
-        try:
-            self._make(reference.sha256, data)
-        except CorruptImageError:
-            return None  # HEIC, which endpoints take and Pillow does not
-        return reference.sha256
+        return name
 
     def _is_there(self, name: str) -> bool:
         return _HASH.fullmatch(name) is not None and (self._folder / self.file_name(name)).is_file()
@@ -142,6 +136,20 @@ class Thumbnails:
         path = self._folder / self.file_name(name)
         if not path.is_file():
             _write(path, _shrunk(data, self._pixels))
+
+
+def _unchanged(reference: Reference) -> bytes:
+    """The bytes of a picture that went along; `CorruptImageError` where they are no longer to be had."""
+    path = Path(reference.source)
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            raise CorruptImageError("it is gone")
+        data = path.read_bytes()
+    except (OSError, ValueError) as cause:
+        raise CorruptImageError("it cannot be read") from cause
+    if sha256(data).hexdigest() != reference.sha256:
+        raise CorruptImageError("it is another picture now")
+    return data
 
 
 def _shrunk(data: bytes, pixels: int) -> bytes:

@@ -164,7 +164,7 @@ function histogramFigure() {
 function failuresFigure() {
   const requests = data.charts.failures;
   const rowsOf = data.counts.failures;
-  const kinds = [...new Set([...Object.keys(rowsOf), ...Object.keys(requests)])];
+  const kinds = [...new Set([...Object.keys(requests), ...Object.keys(rowsOf)])];
   if (kinds.length === 0) return figure("Failures", "No request failed.");
   const most = Math.max(...kinds.map((kind) => requests[kind] ?? 0), 1);
   const total = Object.values(requests).reduce((sum, number) => sum + number, 0);
@@ -179,10 +179,10 @@ function failuresFigure() {
       el("td", { text: count(rowsOf[kind] ?? 0) }),
       el("td", { class: "wide", text: data.remedies[kind] ?? "" }),
     );
-  const head = el("tr", {}, ...["Class", "Requests", "", "Rows left", "What to do"].map((text, at) => el("th", { text, scope: "col", class: at === 4 ? "wide" : null })));
+  const head = el("tr", {}, ...["Class", "Requests", "", "Rows", "What to do"].map((text, at) => el("th", { text, scope: "col", class: at === 4 ? "wide" : null })));
   return figure(
     "Failures",
-    `${counted(total, "request")} brought nothing; ${counted(left, "row")} ended so.`,
+    `${counted(total, "request")} brought nothing; with ${counted(left, "row")} that was the last word.`,
     el("div", { class: "scroll", tabindex: 0 }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...kinds.map(line)))),
   );
 }

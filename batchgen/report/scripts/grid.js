@@ -121,8 +121,7 @@ class Grid {
   reveal(place) {
     const at = Math.floor(place / this.columns) * (this.height + this.gap);
     const top = this.root.getBoundingClientRect().top + at;
-    const sticky = byId("toolbar").getBoundingClientRect();
-    const above = getComputedStyle(byId("toolbar")).position === "sticky" ? sticky.height + 8 : 8;
+    const above = 8 + (byId("deck").offsetHeight || byId("counter").offsetHeight);
     if (top < above) scrollBy(0, top - above);
     else if (top + this.height > innerHeight - 8) scrollBy(0, top + this.height - innerHeight + 8);
   }
@@ -202,9 +201,8 @@ function markButtons(row, changed, words = false) {
       tabindex: words ? 0 : -1,
       "aria-label": `${label} ${title(row)}`,
       title: `${label} (${mark === "reject" ? "r" : "u"})`,
-      text: words ? `${sign} ${label}` : sign,
       onclick: () => toggleMark(row, mark, changed),
-    });
+    }, sign, words && el("span", { class: "label", text: ` ${label}` }));
   return [button("keep", "✓", "Keep"), button("reject", "✕", "Reject")];
 }
 

@@ -157,6 +157,9 @@ function listen() {
     byId("more").setAttribute("aria-expanded", String(open));
   });
   byId("download").addEventListener("click", download);
+  byId("again-close").addEventListener("click", () => {
+    byId("again-box").hidden = true;
+  });
   byId("theme").addEventListener("click", toggleTheme);
   byId("ask").addEventListener("click", () => byId("help").showModal());
   for (const view of ["gallery", "figures"]) byId(`tab-${view}`).addEventListener("click", () => showView(view));

@@ -53,6 +53,7 @@ function download() {
   });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  byId("again-box").hidden = false;
 }
 
 /** Say how many are marked, and what can be done with them. */
@@ -60,9 +61,10 @@ function showMarks() {
   const rejected = marked("reject");
   const kept = marked("keep").length;
   const said = [rejected.length ? `${count(rejected.length)} rejected` : "", kept ? `${count(kept)} kept` : ""];
-  byId("marked").textContent = said.filter(Boolean).join(", ");
+  byId("marked").textContent = said.filter(Boolean).join(", ") || "Mark pictures with ✓ and ✕";
+  byId("marked").classList.toggle("idle", marks.size === 0);
   byId("download").disabled = rejected.length === 0;
-  byId("order-again").hidden = rejected.length === 0;
+  if (rejected.length === 0) byId("again-box").hidden = true;
   const several = new Set(rejected.filter((row) => variants(row).length > 1).map((row) => row.id));
   const whole = several.size
     ? `${counted(several.size, "rejected row")} ha${several.size === 1 ? "s" : "ve"} several variants: --only` +
