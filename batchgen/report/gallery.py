@@ -115,7 +115,7 @@ class Gallery:
             as failures do not take more than half of the room.
         """
         room = _Room(limit, manifest.tasks, self._reader)
-        total = min(limit, manifest.tasks)
+        gone = 0
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="thumbnail") as threads:
             for batch, start, lines in results.lines(manifest, self._reader):
                 self.columns = lines.schema.names[len(results.SCHEMA) :]
@@ -132,8 +132,11 @@ class Gallery:
                     )
                     self._note(rows)
                     if on_progress is not None:
-                        on_progress(self.shown, total)
+                        on_progress(gone + some[-1] + 1, manifest.tasks)
                     yield Piece(rows=rows, thumbs=self._inline(rows))
+                gone += lines.num_rows
+                if on_progress is not None:
+                    on_progress(gone, manifest.tasks)
 
     def _rows(
         self,
@@ -152,18 +155,14 @@ class Gallery:
 
     def _count(self, lines: pa.RecordBatch) -> None:
         for name, counts in self._counts.items():
-            for each in lines.column(name).value_counts().to_pylist():
-                counts[each["values"]] += each["counts"]
-        ended = pc.is_in(lines.column("status"), pa.array(_FINE, pa.string()))
-        for each in (
-            lines.filter(pc.invert(ended)).column("error_class").drop_null().value_counts().to_pylist()
-        ):
-            self._failures[each["values"]] += each["counts"]
-        names = results.SCHEMA.names
+            counts.update(_tally(lines.column(name)))
+        fine = pc.is_in(lines.column("status"), pa.array(_FINE, pa.string()))
+        self._failures.update(_tally(lines.filter(pc.invert(fine)).column("error_class").drop_null()))
+        ours = set(results.SCHEMA.names)
         self._flags["size_ok"] += lines.column("size_ok").false_count
-        if "blank" in names:
+        if "blank" in ours:
             self._flags["blank"] += lines.column("blank").true_count
-        if "near_duplicate_of" in names:
+        if "near_duplicate_of" in ours:
             self._flags["near_duplicate_of"] += pc.count(lines.column("near_duplicate_of")).as_py()
 
     def _parents(self, manifest: Manifest, batch: Batch, places: list[int]) -> dict[int, Parent]:
@@ -189,6 +188,10 @@ class Gallery:
         new = {name for name in names if name is not None} - self._inlined
         self._inlined |= new
         return {name: b64encode(self._thumbnails.read(name)).decode() for name in sorted(new)}
+
+
+def _tally(column: pa.Array) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in column.value_counts().to_pylist()}
 
 
 class _Room:

@@ -52,7 +52,9 @@ class Detail {
 
   closed() {
     history.replaceState(null, "", location.pathname + location.search);
-    this.grid.go(this.grid.current);
+    // The browser has given the focus back to the card that was opened; others may have been shown since.
+    const place = this.grid.rows.indexOf(this.row);
+    this.grid.go(place < 0 ? this.grid.current : place);
   }
 
   draw() {

@@ -50,15 +50,18 @@ function showView(name) {
   else grid.measure();
 }
 
+function showTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  if (!byId("figures").hidden) drawFigures();
+}
+
 function toggleTheme() {
-  const now = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  document.documentElement.dataset.theme = now;
+  showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   try {
-    localStorage.setItem("batchgen:theme", now);
+    localStorage.setItem("batchgen:theme", document.documentElement.dataset.theme);
   } catch {
     // It holds for this page alone, which is what can be seen.
   }
-  if (!byId("figures").hidden) drawFigures();
 }
 
 function drawBar() {
@@ -167,7 +170,7 @@ function listen() {
   document.addEventListener("click", chosen);
   addEventListener("resize", settled(() => byId("figures").hidden || drawFigures(), 150));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
-    if (remembered("batchgen:theme") === null && event.matches !== (document.documentElement.dataset.theme === "dark")) toggleTheme();
+    if (remembered("batchgen:theme") === null) showTheme(event.matches ? "dark" : "light");
   });
 }
 
