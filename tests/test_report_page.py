@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
@@ -24,6 +23,7 @@ from tests.nights import Nights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -42,6 +42,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 
+MODEL = "gemini-3.1-flash-image-preview"
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     " &lt;&amp; \"double\" 'single' `tick` \u2028\u2029\u202e ]]> <!-- {{7*7}} ${7*7} \\u003c"
@@ -51,7 +52,12 @@ EVIL_COLUMN = "<b onmouseover=alert(1)>kind</b>"
 EVIL_FOLDER = "run <img src=x onerror=alert(1)> &#%41?"
 FORMULA = '=HYPERLINK("http://example.com")\nin two lines, and "quotes"'
 ROWS: list[dict[str, str]] = [
-    {"id": "teapot", "prompt": "The teapot on linen", "references": "front.png;side.png", "system": "Be kind."},
+    {
+        "id": "teapot",
+        "prompt": "The teapot on linen",
+        "references": "front.png;side.png",
+        "system": "Be kind.",
+    },
     {"id": "candle", "prompt": "The same by candle light", "parent": "teapot"},
     {"id": "fox", "prompt": "A fox in the snow", "variants": "3"},
     {"id": EVIL_ID, "prompt": EVIL, EVIL_COLUMN: EVIL},
@@ -59,11 +65,25 @@ ROWS: list[dict[str, str]] = [
     {"id": "words", "prompt": "Describe a lighthouse", "expect": "text"},
     {"id": "wide", "prompt": "A very wide lake", "aspect_ratio": "16:9"},
     *(
-        {"id": f"plain-{number}", "prompt": f"A plain picture of number {number}", EVIL_COLUMN: "ab"[number % 2]}
+        {
+            "id": f"plain-{number}",
+            "prompt": f"A plain picture of number {number}",
+            EVIL_COLUMN: "ab"[number % 2],
+        }
         for number in range(20)
     ),
 ]
-COLUMNS = ["id", "prompt", "parent", "references", "variants", "system", "expect", "aspect_ratio", EVIL_COLUMN]
+COLUMNS = [
+    "id",
+    "prompt",
+    "parent",
+    "references",
+    "variants",
+    "system",
+    "expect",
+    "aspect_ratio",
+    EVIL_COLUMN,
+]
 
 
 class Opened(NamedTuple):
@@ -153,7 +173,8 @@ def shown(browser: Browser, path: Path, **options: Any) -> Iterator[Opened]:
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: (said.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    page.on("dialog", lambda dialog: said.append(f"a dialog: {dialog.message}"))
     page.add_init_script(
         "window.violations = [];"
         "addEventListener('securitypolicyviolation', (event) => violations.push(event.blockedURI));"
@@ -164,8 +185,19 @@ def shown(browser: Browser, path: Path, **options: Any) -> Iterator[Opened]:
     yield found
     assert found.violations() == []
     assert said == []
-    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}, "nothing comes from elsewhere"
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}, (
+        "nothing comes from elsewhere"
+    )
     context.close()
+
+
+def reloaded(page: Page, until: str) -> None:
+    """Load the page again; what it has just stored may take a moment to reach the browser's disk."""
+    for _ in range(20):
+        page.reload()
+        page.wait_for_selector("html[data-ready]", state="attached")
+        if page.evaluate(f"Boolean({until})"):
+            return
 
 
 def card(page: Page, text: str) -> Any:
@@ -179,20 +211,23 @@ def test_hostile_words_are_words_everywhere(opened: Opened, finished: Nights) ->
     expect(page.locator("#found")).to_contain_text(re.compile(r"^\d+ of 30 rows$"))
     card(page, EVIL[:40]).click()
     dialog = page.locator("#detail")
-    expect(dialog.locator(".said").first).to_have_text(EVIL, use_inner_text=False)
+    assert dialog.locator(".said").first.text_content() == EVIL
     expect(dialog.locator("#detail-title")).to_contain_text(EVIL_ID)
     page.keyboard.press("Escape")
     page.click("#clear")
     page.select_option("#status", "no_image")
     page.locator(".card").first.click()
-    expect(dialog.locator(".alert .said")).to_have_text(EVIL)
+    assert dialog.locator(".alert .said").text_content() == EVIL
     page.keyboard.press("Escape")
     page.select_option("#column", label=EVIL_COLUMN)
     page.click("#tab-figures")
     page.click("#ask")
     assert page.locator("h1").text_content() == EVIL_FOLDER
     assert page.locator("script").count() == scripts
-    assert page.locator("svg, img[onerror], #grid script, dialog script, b[onmouseover], i[class='']").count() == 0
+    assert (
+        page.locator("svg, img[onerror], #grid script, dialog script, b[onmouseover], i[class='']").count()
+        == 0
+    )
     assert page.title() == f"{EVIL_FOLDER} · batchgen report"
 
 
@@ -260,7 +295,9 @@ def test_a_row_is_shown_with_what_it_came_from(opened: Opened) -> None:
     expect(dialog.locator("[data-reference] figcaption")).to_have_text("went along: front.png")
     went = dialog.locator(".strip section", has_text="Pictures that went along").locator("img")
     expect(went).to_have_count(2)
-    page.wait_for_function("[...document.querySelectorAll('.strip img')].every((one) => one.naturalWidth > 0)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.strip img')].every((one) => one.naturalWidth > 0)"
+    )
     expect(dialog.locator(".facts")).to_contain_text("Be kind.")
     expect(dialog.locator(".strip")).to_contain_text("Continued by")
 
@@ -319,8 +356,7 @@ def test_marks_outlive_the_page(opened: Opened) -> None:
     page.locator(".cell .reject").first.click()
     page.locator(".card").nth(1).focus()
     page.keyboard.press("u")
-    page.reload()
-    page.wait_for_selector("html[data-ready]", state="attached")
+    reloaded(page, "document.querySelector('.cell.rejected') && document.querySelector('.cell.kept')")
     expect(page.locator("#marked")).to_have_text("1 rejected, 1 kept")
     expect(page.locator(".cell").first).to_have_class("cell rejected")
     page.select_option("#flag", "kept")
@@ -353,9 +389,9 @@ def test_the_list_of_rejects_buys_those_rows_anew_and_nothing_else(
     assert sorted(said.split("\r\n")) == sorted(
         [
             "id,variant,file_name,model,cost_usd,prompt",
-            f'"{quoted[0]}",1,{name(said, "svg")},gemini-3.1-flash-image-preview,{cost[0]},"{quoted[1]}"',
-            f'=1+1,1,images/=1+1-1.jpg,gemini-3.1-flash-image-preview,{cost[1]},"\'{quoted[2]}"',
-            f"plain-3,1,images/plain-3.jpg,gemini-3.1-flash-image-preview,{cost[2]},A plain picture of number 3",
+            f'"{quoted[0]}",1,{name(said, "svg")},{MODEL},{cost[0]},"{quoted[1]}"',
+            f'=1+1,1,images/=1+1-1.jpg,{MODEL},{cost[1]},"\'{quoted[2]}"',
+            f"plain-3,1,images/plain-3.jpg,{MODEL},{cost[2]},A plain picture of number 3",
             "",
         ]
     )
@@ -367,12 +403,14 @@ def test_the_list_of_rejects_buys_those_rows_anew_and_nothing_else(
 
 
 def name(said: str, part: str) -> str:
-    return next(found for found in re.findall(r"images/[^,]+", said) if part in found)
+    return next(found for found in map(str, re.findall(r"images/[^,]+", said)) if part in found)
 
 
 def requests(nights: Nights) -> dict[str, int]:
     with closing(sqlite3.connect(nights.directory / "ledger.db")) as ledger:
-        return dict(ledger.execute("SELECT tasks.id, count(*) FROM attempts JOIN tasks USING (key) GROUP BY 1"))
+        return dict(
+            ledger.execute("SELECT tasks.id, count(*) FROM attempts JOIN tasks USING (key) GROUP BY 1")
+        )
 
 
 def test_figures_have_charts_and_the_same_as_tables(opened: Opened) -> None:
@@ -394,7 +432,9 @@ def test_figures_have_charts_and_the_same_as_tables(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_are_the_system_s_and_the_reader_s(browser: Browser, finished: Nights, scheme: str) -> None:
+def test_light_and_dark_are_the_system_s_and_the_reader_s(
+    browser: Browser, finished: Nights, scheme: str
+) -> None:
     with shown(browser, finished.directory / "report.html", color_scheme=scheme) as opened:
         page = opened.page
 
@@ -405,7 +445,7 @@ def test_light_and_dark_are_the_system_s_and_the_reader_s(browser: Browser, fini
         assert dark() is (scheme == "dark")
         page.click("#theme")
         assert dark() is (scheme != "dark")
-        page.reload()
+        reloaded(page, f"document.documentElement.dataset.theme !== '{scheme}'")
         assert dark() is (scheme != "dark"), "as it was chosen"
 
 
@@ -458,9 +498,10 @@ def test_a_run_directory_can_be_moved_and_served(browser: Browser, finished: Nig
 def test_ten_thousand_rows_are_all_reached_with_few_of_them_in_the_document(
     browser: Browser, ten_thousand: Path
 ) -> None:
-    with shown(browser, ten_thousand / "report.html") as opened:
+    tall = {"viewport": {"width": 1280, "height": 2400}}
+    with shown(browser, ten_thousand / "report.html", **tall) as opened:
         assert opened.found() == "10,000 rows"
-        seen, most = opened.page.evaluate(SWEEP, 1400)
+        seen, most = opened.page.evaluate(SWEEP, 2900)
         assert seen == 10_000
         assert most < 2_000
         opened.page.fill("#search", "9999")
@@ -468,7 +509,9 @@ def test_ten_thousand_rows_are_all_reached_with_few_of_them_in_the_document(
 
 
 @pytest.mark.nightly
-def test_ten_thousand_rows_are_there_at_once_and_scroll_smoothly(browser: Browser, ten_thousand: Path) -> None:
+def test_ten_thousand_rows_are_there_at_once_and_scroll_smoothly(
+    browser: Browser, ten_thousand: Path
+) -> None:
     with shown(browser, ten_thousand / "report.html") as opened:
         page = opened.page
         assert page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 2_000
@@ -486,7 +529,7 @@ SWEEP = """async (step) => {
   let most = 0;
   for (let at = 0; at < document.documentElement.scrollHeight; at += step) {
     scrollTo(0, at);
-    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
     for (const cell of document.querySelectorAll(".cell")) seen.add(cell.dataset.key);
     most = Math.max(most, document.querySelectorAll("*").length);
   }
@@ -503,12 +546,19 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def bought() -> None:
         nights.run()
         nights.rows(10_000)
-        reading = Reading(model="gemini-3.1-flash-image-preview", folder=nights.manifest.parent)
+        reading = Reading(model=MODEL, folder=nights.manifest.parent)
         whole = manifests.read(
             str(nights.manifest), reading, snapshot=nights.directory / "manifest.parquet", look=no_reference
         )
         with closing(sqlite3.connect(nights.directory / "ledger.db")) as ledger:
-            copy_tasks(ledger, {key: row for batch in whole.batches() for key, row in zip(batch.keys, batch.ids, strict=True)})
+            copy_tasks(
+                ledger,
+                {
+                    key: row
+                    for batch in whole.batches()
+                    for key, row in zip(batch.keys, batch.ids, strict=True)
+                },
+            )
         report.build(nights.directory, nights.directory / "report.html")
 
     apart(bought)
@@ -523,8 +573,9 @@ def copy_tasks(ledger: sqlite3.Connection, ids: Mapping[str, str]) -> None:
     names = [row[1] for row in ledger.execute("PRAGMA table_info(tasks)")]
     (model,) = ledger.execute(f"SELECT {', '.join(names)} FROM tasks LIMIT 1").fetchall()
     values = dict(zip(names, model, strict=True))
+    places = ", ".join(f":{name}" for name in names)
     ledger.executemany(
-        f"INSERT OR REPLACE INTO tasks ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})",
+        f"INSERT OR REPLACE INTO tasks ({', '.join(names)}) VALUES ({places})",
         [{**values, "key": key, "id": row, "stem": row, "folded": row} for key, row in ids.items()],
     )
     ledger.commit()

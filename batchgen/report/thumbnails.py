@@ -95,7 +95,7 @@ class Thumbnails:
         try:
             path = self._store.path(image.file_name)
             # A file that was changed since mostly has another size; which ones were, an audit tells.
-            if path.stat().st_size == image.bytes and self._is_there(image.sha256):
+            if path.lstat().st_size == image.bytes and self._is_there(image.sha256):
                 return Seen(name=image.sha256)
             data = self._store.read(image.file_name)
         except FileNotFoundError:
