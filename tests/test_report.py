@@ -153,7 +153,7 @@ def test_no_text_ends_the_block_it_is_in(text: str) -> None:
     assert json.loads(encoded) == {"text": text + "</script><!-- & \u2028\u2029"}
 
 
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 def test_a_link_leads_to_its_file_and_nowhere_else(name: str) -> None:
     link = percent_encoded(f"images/{name}")
     assert re.fullmatch(r"images/[\w/.~%-]+", link, re.ASCII)
@@ -226,7 +226,7 @@ def test_thumbnails_inside_the_page_leave_nothing_beside_it(finished: Nights, tm
 def test_a_run_at_work_has_a_report_too(memory: Path) -> None:
     nights = Nights(memory)
     nights.rows(20)
-    found = []
+    found: list[report.Built] = []
 
     def look(progress: Progress) -> None:
         if progress.succeeded == 7 and not found:

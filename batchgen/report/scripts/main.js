@@ -146,6 +146,8 @@ function listen() {
   byId("contains").addEventListener("input", soon);
   byId("toolbar").addEventListener("submit", (event) => event.preventDefault());
   byId("toolbar").addEventListener("change", (event) => {
+    // A text field says so when it is left, which is when a card is clicked: that must not go from under it.
+    if (event.target.tagName !== "SELECT") return;
     if (event.target.id === "column") offerValues();
     refilter();
   });
