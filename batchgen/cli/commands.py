@@ -432,6 +432,43 @@ def export(
     )
 
 
+@commands.command(context_settings=_CONTEXT, epilog=examples.REPORT)
+@click.argument("directory", metavar="DIR")
+@click.option("-o", "--output", metavar="FILE", help="The page.  [default: DIR/report.html]")
+@click.option(
+    "--thumbnails",
+    "pixels",
+    type=click.IntRange(32, 2048),
+    default=256,
+    metavar="PX",
+    help="Their longer side.  [default: 256]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=10_000,
+    metavar="N",
+    help="Rows in the gallery at most; the figures count all.  [default: 10000]",
+)
+@click.option("--inline", is_flag=True, help="Thumbnails inside the page, for one file to send.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def report(
+    directory: str, *, output: str | None, pixels: int, limit: int, inline: bool, as_json: bool, quiet: bool
+) -> int:
+    """
+    Make one offline page of the run in DIR: a gallery to search and judge in, and charts; also while it runs.
+
+    Thumbnails go beside the page and are used again by the next call. Where there are more rows than --limit,
+    failures are shown first, up to half of it, then the manifest's first rows.
+    """
+    from batchgen.cli import reporting  # noqa: PLC0415
+
+    return reporting.tell(
+        directory, output, pixels=pixels, limit=limit, inline=inline, as_json=as_json, quiet=quiet
+    )
+
+
 @commands.command(context_settings=_CONTEXT)
 @click.option("--provider", metavar="NAME", shell_complete=complete_provider, help="Only this provider's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

@@ -12,6 +12,7 @@ Examples:
   batchgen probe                                one request that says what a night there would meet
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
+  batchgen report runs/tonight                  a page with all pictures, to search and judge
   batchgen export runs/tonight --to hf          a dataset, with every row's origin in it
   batchgen models                               what there is, and what it costs
   batchgen simulate --port 8080                 the endpoint itself, offline, for any client
@@ -126,6 +127,22 @@ spreadsheet would take for a formula (= + - @ tab, carriage return) gets a ' in 
 \b
 Exit status: 0 all is there; 1 rows are missing, whose pictures are lost or altered; 2 bad input, or OUT holds
 something else; 3 the disk refuses: the same command goes on.
+"""
+
+REPORT = """
+\b
+Examples:
+  batchgen report runs/tonight                  runs/tonight/report.html, thumbnails beside it
+  batchgen report runs/tonight --inline -o tonight.html    one file to send; originals stay where they are
+  batchgen report runs/tonight --thumbnails 512 --limit 50000
+
+\b
+The page needs no network and no server, and runs no script but its own. Reject what you do not like, save
+rejects.csv from it, and `batchgen run SOURCE --only rejects.csv --again` buys those rows anew.
+
+\b
+Exit status: 0 the page is there; 1 it is, and pictures are missing or damaged; 2 no run directory, or a
+ledger that cannot be read; 3 the disk refuses.
 """
 
 SIMULATE = """

@@ -15,6 +15,7 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
+from batchgen.ledger.history import History
 from batchgen.ledger.onlooker import LATEST, Latest, Moment, Onlooker
 from batchgen.ledger.reader import (
     Failed,
@@ -38,6 +39,7 @@ __all__ = [
     "Attempt",
     "Audit",
     "Failed",
+    "History",
     "Journey",
     "Latest",
     "Ledger",

@@ -1,0 +1,90 @@
+"""How does the terminal tell that a page was made?"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
+
+from batchgen.cli.saying import say, say_json
+from batchgen.cli.terminal import line
+from batchgen.report import build
+
+if TYPE_CHECKING:
+    from batchgen.report import Built
+
+
+def tell(
+    directory: str,
+    target: str | None,
+    *,
+    pixels: int,
+    limit: int,
+    inline: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Make the page of a run directory and tell where it is; 0, or 1 where pictures are missing or bad."""
+    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    try:
+        built = build(
+            Path(directory),
+            Path(target) if target is not None else Path(directory) / "report.html",
+            pixels=pixels,
+            limit=limit,
+            inline=inline,
+            on_progress=bar,
+        )
+    finally:
+        bar.close()
+    if as_json:
+        say_json(built)
+    else:
+        say("\n".join(_told(built, directory)))
+    return int(bool(built.problems))
+
+
+class _Bar:
+    """A progress bar for a terminal."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        with suppress(OSError, ValueError):  # a terminal that has gone away
+            self._bar = self._bar or tqdm(
+                total=total, unit="row", disable=not self._shown, dynamic_ncols=True, file=sys.stderr
+            )
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            with suppress(OSError, ValueError):
+                self._bar.close()
+
+
+def _told(built: Built, directory: str) -> list[str]:
+    beside = f", thumbnails in {built.thumbnails}/" if built.thumbnails is not None else ""
+    lines = [
+        f"{built.page}: {_size(built.bytes)}, {built.shown:,} row{'' if built.shown == 1 else 's'},"
+        f" {built.pictures:,} picture{'' if built.pictures == 1 else 's'}{beside}"
+    ]
+    if built.shown < built.rows:
+        lines.append(
+            f"  {built.rows - built.shown:,} of {built.rows:,} rows are left out of the gallery;"
+            " --limit shows more, the figures count all"
+        )
+    lines += [f"  {count:,} x {line(what)}: {line(first)}" for what, count, first in built.problems]
+    if built.cut:
+        lines.append(f"  {built.cut:,} long texts are cut short; results.parquet has them whole")
+    if built.problems:
+        lines.append(f"next: `batchgen verify {directory}` tells what happened to them")
+    return lines
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

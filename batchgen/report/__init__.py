@@ -1,0 +1,162 @@
+"""
+How does a person look at what a run bought?
+
+One HTML file that needs no network and no server: a gallery to search, sort and mark in, the figures of the
+night, and small pictures beside the file or inside it. It is derived from manifest and ledger, also while a
+run is at work, and replaces the one before whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from batchgen import recovery
+from batchgen.errors import InputError, StorageError
+from batchgen.job import JOB, LEDGER, MANIFEST, Job
+from batchgen.ledger import History
+from batchgen.manifest import Manifest
+from batchgen.records import Value
+from batchgen.report import charts, page
+from batchgen.report.gallery import Gallery
+from batchgen.report.thumbnails import Thumbnails
+from batchgen.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from batchgen.report.gallery import Piece
+
+
+class Built(Value, frozen=True, kw_only=True):
+    """What a report came to."""
+
+    page: str
+    """Its path."""
+    bytes: int
+    """Of the page."""
+    thumbnails: str | None
+    """The folder beside it; None where they are inside."""
+    rows: int
+    """Rows of the manifest."""
+    shown: int
+    """Those in the gallery."""
+    pictures: int
+    """Those with a picture that can be shown."""
+    problems: tuple[tuple[str, int, str], ...]
+    """What is wrong with pictures: what, how many, the first one's file name."""
+    cut: int
+    """Texts that are too long to be there as a whole."""
+
+
+def build(
+    directory: Path,
+    target: Path,
+    *,
+    pixels: int = 256,
+    limit: int = 10_000,
+    inline: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Built:
+    """
+    Make the page of a run directory.
+
+    :param target: the page; ends in .html. Thumbnails go into the folder of the same name without that.
+    :param pixels: of a thumbnail's longer side.
+    :param limit: rows in the gallery at most; the figures count all of them.
+    :param inline: whether the thumbnails are inside the page.
+    :param on_progress: called with how many of how many rows are done.
+    :raises InputError: this is no run directory, its ledger is damaged, or the target is no name for a page.
+    :raises StorageError: something cannot be read or written; an earlier page is untouched.
+    """
+    if target.suffix.lower() not in {".html", ".htm"}:
+        raise InputError(f"{target}: a report is a page; end its name in .html")
+    recovery.check_not_lost(directory / LEDGER)
+    with contextlib.closing(History(directory / LEDGER)) as reader, contextlib.ExitStack() as stack:
+        manifest = Manifest(directory / MANIFEST)
+        beside = target.with_suffix("")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if inline else beside
+        _make(folder)
+        thumbnails = Thumbnails(Store(directory), folder, pixels)
+        gallery = Gallery(directory, target.parent, thumbnails, reader, inline=inline)
+        spooled = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+        _spool(gallery.pieces(manifest, limit, on_progress), spooled)
+        about = page.About(
+            directory=directory,
+            job=_job(directory),
+            totals=reader.totals(),
+            last=reader.last_run(),
+            began=reader.began(),
+            charts=charts.drawn(reader),
+            counts=gallery.counts(),
+            columns=tuple(gallery.columns),
+            shown=gallery.shown,
+            cut=gallery.cut,
+            folder=None if inline else folder.name,
+            pixels=pixels,
+        )
+        size = _write(target, page.parts(about, _lines(spooled)))
+    return Built(
+        page=str(target),
+        bytes=size,
+        thumbnails=None if inline else str(folder),
+        rows=manifest.tasks,
+        shown=gallery.shown,
+        pictures=gallery.pictures,
+        problems=tuple((what, count, gallery.first[what]) for what, count in gallery.problems.most_common()),
+        cut=gallery.cut,
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise StorageError(f"{folder}: {cause.strerror}; name another place with -o") from cause
+
+
+def _job(directory: Path) -> Job | None:
+    """What the last run was told, where that is still there to be read."""
+    try:
+        return msgspec.json.decode((directory / JOB).read_bytes(), type=Job)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _spool(pieces: Iterable[Piece], file: IO[str]) -> None:
+    """Put the gallery aside, line by line: what comes before it in the page counts all of it."""
+    try:
+        file.writelines(f"{page.as_json(piece)}\n" for piece in pieces)
+        file.seek(0)
+    except OSError as cause:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: {cause.strerror}; make room, or name another place with TMPDIR"
+        ) from cause
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    return (line.rstrip("\n") for line in file)
+
+
+def _write(target: Path, parts: Iterable[str]) -> int:
+    """Write the page beside its place and put it there; its size in bytes."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        return target.stat().st_size
+    except OSError as cause:
+        raise StorageError(
+            f"{target}: {cause.strerror}; make room or name another place with -o, then run the same command"
+        ) from cause
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
