@@ -267,7 +267,8 @@ def test_a_plan_counts_words_as_words(nights: Nights, capsys: pytest.CaptureFixt
     found = outlook.preview(job)
     assert (found.new, found.buy, found.for_words) == (1002, 1002, 1000)
     assert found.cost is not None
-    assert found.cost.likely_usd < 6, "a thousand pictures would cost 67"
+    assert found.cost.low_usd < 2
+    assert found.cost.high_usd > 67, "who is asked for words may draw all the same"
     command = ["plan", str(nights.manifest), "--provider", "simulator"]
     assert cli(command) == 0
     told = capsys.readouterr().out
