@@ -15,7 +15,7 @@ submitted and *uncertain*. Money is held in nano-USD (1e-9), times in UTC micros
 from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
-from batchgen.ledger.reader import Reader, Result, Run, Said, Standing, State, Totals, Unanswered
+from batchgen.ledger.reader import Attempted, Reader, Result, Run, Said, Standing, State, Totals, Unanswered
 from batchgen.ledger.restore import Told, restore
 from batchgen.ledger.schema import usd
 from batchgen.ledger.writer import Attempt, Ledger, Orphan
@@ -23,6 +23,7 @@ from batchgen.ledger.writer import Attempt, Ledger, Orphan
 __all__ = [
     "EXAMPLES",
     "Attempt",
+    "Attempted",
     "Audit",
     "Ledger",
     "Lost",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from contextlib import closing
 from decimal import Decimal  # noqa: TC003
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -12,13 +13,11 @@ import msgspec
 
 from batchgen.errors import InputError
 from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
-from batchgen.records import Image, Status, Usage, UsageQuality, Value
+from batchgen.records import Expect, Image, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from batchgen.records import Expect
 
 _IMAGES = msgspec.json.Decoder(tuple[Image, ...])
 _QUALITIES = (*QUALITIES, UsageQuality.NONE)
@@ -121,6 +120,21 @@ class Result(Value, frozen=True, kw_only=True):
     latency: float | None
 
 
+class Attempted(Value, frozen=True, kw_only=True):
+    """How one request went."""
+
+    model: str
+    expect: Expect
+    error_class: str | None
+    """None where it brought what it was to bring."""
+    http_status: int | None
+    started_at: int
+    latency: float
+    """Seconds until its end, whatever that was."""
+    text_tokens: int
+    image_tokens: int
+
+
 class Totals(Value, frozen=True, kw_only=True):
     """Everything a run directory ever asked for and paid, rows deleted since included."""
 
@@ -187,6 +201,12 @@ class Reader:
         (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             raise damaged(self.path, " ".join(said.split()))
+
+    @told
+    def copy(self, path: Path) -> None:
+        """Write the whole ledger, as it stands at one moment, into another file."""
+        with closing(sqlite3.connect(path)) as target:
+            self._connection.backup(target)
 
     @told
     def states(self, keys: Sequence[str]) -> dict[str, State]:
@@ -281,6 +301,22 @@ class Reader:
             (most, model, expect),
         )
         return [usd(cost) for (cost,) in rows]
+
+    @told
+    def attempted(self, provider: str, *, most: int) -> list[Attempted]:
+        """So many latest requests to a provider of which the end is known, the oldest first."""
+        rows = self._connection.execute(
+            "SELECT model, expect, latest.error_class, latest.http_status, latest.started_at, latest.latency,"
+            " latest.text_tokens, latest.image_tokens FROM"
+            " (SELECT * FROM attempts WHERE latency IS NOT NULL"
+            " AND (submitted_at IS NOT NULL OR error_class = 'unreachable') ORDER BY id DESC LIMIT ?)"
+            " AS latest JOIN tasks USING (key) WHERE provider = ? ORDER BY latest.id",
+            (most, provider),
+        )
+        names = Attempted.__struct_fields__
+        return [
+            Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows
+        ]
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

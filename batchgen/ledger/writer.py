@@ -115,14 +115,23 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, *, blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None
+        self,
+        path: Path,
+        *,
+        blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
+        durable: bool = True,
     ) -> None:
-        """:param blocking: runs blocking calls; threads unless given."""
+        """
+        Open the ledger, or make it.
+
+        :param blocking: runs blocking calls; threads unless given.
+        :param durable: False for a copy that nobody needs after a crash.
+        """
         self.path = path
         self._blocking = blocking or _in_thread
         self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock(fast_acquire=True)
-        self._connection = connect(path, make=True)
+        self._connection = connect(path, make=True, durable=durable)
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self._run = 0
 
