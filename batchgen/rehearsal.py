@@ -1,9 +1,10 @@
 """
 How would the night go?
 
-The real run, in virtual time, against the simulated endpoint: the same purchase, pool, gate, budget and rules,
-the same manifest with the fates that its ledger tells, and a ledger of its own, on a copy. Only `StandIn` is in
-the place of the workers, so nothing is sent and nothing is painted; the run directory is only read.
+The real run, in virtual time, against the simulated endpoint: the same purchase, pool, gate, budget and
+rules, the same manifest with the fates that its ledger tells, and a ledger of its own, on a copy. Only
+`StandIn` is in the place of the workers, so nothing is sent and nothing is painted; the run directory is only
+read.
 
 One whole night tells the middle. The spread comes from more nights with other dice: whole ones where that is
 little work, else nights of an even sample of the rows. What a night comes to is a sum over its rows, so the
@@ -21,13 +22,14 @@ import time
 from collections import Counter
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import msgspec
 
-from batchgen import conditions, disk, plan, recovery, runner
+from batchgen import conditions, disk, plan, providers, recovery, runner
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.clock import VirtualTimeLoop
@@ -49,16 +51,19 @@ if TYPE_CHECKING:
 
     from batchgen.conditions import Conditions, Wishes
     from batchgen.job import Job
-    from batchgen.manifest import Manifest
     from batchgen.records import Model, Outcome, Task
+    from batchgen.simulator import Settings
 
     T = TypeVar("T")
 
-_SPREAD = 50_000
+_SPREAD = 20_000
 """Requests that all nights after the first may take together."""
 _LEAST = 2
 """Of those nights, where they must be whole however long they are."""
 _TELL_EVERY = 500
+_MANY, _BUSY, _SPARE = 10, 0.95, 1.1
+"""Rows a worker from which the end of a night, where some have nothing to do, does not matter; the share of
+workers at work that is all of them; how many more than the mean must be in flight for a quota to be used."""
 _LIMITED = frozenset({ErrorClass.RATE, ErrorClass.DAILY_QUOTA})
 
 
@@ -96,6 +101,13 @@ class Money(Value, frozen=True, kw_only=True):
     p95: Decimal
 
 
+class Bottleneck(StrEnum):
+    """What keeps a night from being faster."""
+
+    CONCURRENCY = "concurrency"
+    QUOTA = "quota"
+
+
 class Rehearsed(Value, frozen=True, kw_only=True):
     """What the nights came to."""
 
@@ -125,6 +137,14 @@ class Rehearsed(Value, frozen=True, kw_only=True):
     """One of those."""
     quota: float | None
     """Requests a minute, the lower of the endpoint's and our own limit."""
+    bottleneck: Bottleneck | None
+    """None where too few rows, or something else, decides."""
+    fitting: int | None
+    """The concurrency with which the quota is used up and none of it waits, where that is another one."""
+    slower: float | None
+    """Requests a minute of our own with which next to none would be answered 429, where many are."""
+    priced: bool
+    """Whether the models have a price."""
     assumptions: tuple[Assumption, ...]
 
 
@@ -205,11 +225,14 @@ class _Stage:
                 reserve=0,
                 look=lambda _: disk.Free(bytes=None, files=None),
             )
+            models = {model for batch in self._manifest.batches() for model in set(batch.models)}
+            known = (providers.model_of(self._endpoint.provider, model) for model in models)
+            self._priced = all(model.price is not None for model in known)
             simulated = self._endpoint.provider.simulated and job.simulator
             self._conditions: Conditions = conditions.expected(
                 wishes,
                 reader.attempted(self._endpoint.provider.name, most=RECENT),
-                {model for batch in self._manifest.batches() for model in set(batch.models)},
+                models,
                 settings=plan.settings(job) if simulated else None,
                 timeout=job.timeout,
             )
@@ -242,7 +265,7 @@ class _Stage:
         return self._summed(whole, parts, sample)
 
     def _sampled(self, count: int) -> tuple[frozenset[str], int]:
-        """The ids of about so many tasks that are to be bought, evenly taken, and how many tasks they have."""
+        """The ids of about so many tasks that are to be bought, evenly taken, and how many tasks that is."""
         step, at, tasks = self.rows / count, 0, 0
         ids: set[str] = set()
         with closing(Reader(self._ledger)) as reader:
@@ -334,7 +357,13 @@ class _Stage:
         seconds, busy = (sum(map(of, whole)) for of in (_seconds, _busy))
         requests = sum(night.requests for night in whole)
         stops = [night.stopped for night in whole if night.stopped is not None]
-        limits = [limit for limit in (self._job.rpm, self._conditions.settings.rpm) if limit is not None]
+        settings, job = self._conditions.settings, self._job
+        limits = [limit for limit in (job.rpm, job.ipm, settings.rpm, settings.ipm) if limit is not None]
+        quota = min(limits, default=None)
+        in_flight, latency = (busy / over if over else 0.0 for over in (seconds, requests))
+        bottleneck, fitting = _held_up(
+            job.concurrency, quota, rows=self.rows, in_flight=in_flight, latency=latency
+        )
         return Rehearsed(
             manifest=self._job.manifest,
             directory=str(jobs.directory(self._job)),
@@ -350,11 +379,15 @@ class _Stage:
             succeeded=over(lambda night: night.succeeded),
             failed=over(lambda night: night.failed),
             cost_usd=self._money(over(lambda night: float(night.cost_usd))),
-            in_flight=busy / seconds if seconds else 0.0,
-            latency=busy / requests if requests else 0.0,
+            in_flight=in_flight,
+            latency=latency,
             stopped=tuple(Counter(stop.reason for stop in stops).most_common()),
             stop=stops[0] if stops else None,
-            quota=min(limits, default=None),
+            quota=quota,
+            bottleneck=bottleneck,
+            fitting=fitting,
+            slower=_slower(whole, settings),
+            priced=self._priced,
             assumptions=self._conditions.assumptions,
         )
 
@@ -412,6 +445,35 @@ def _seconds(night: Night) -> float:
 
 def _busy(night: Night) -> float:
     return night.busy
+
+
+def _held_up(
+    concurrency: int, quota: float | None, *, rows: int, in_flight: float, latency: float
+) -> tuple[Bottleneck | None, int | None]:
+    """What the limit of a night is, and the concurrency that a quota needs, by Little's law."""
+    if rows < _MANY * concurrency:
+        return None, None
+    needed = None if quota is None else math.ceil(quota / 60 * latency * _SPARE)
+    if in_flight >= _BUSY * concurrency:
+        return Bottleneck.CONCURRENCY, needed if needed is not None and needed > concurrency else None
+    if quota is None:
+        return None, None
+    return Bottleneck.QUOTA, needed if needed is not None and needed < concurrency else None
+
+
+def _slower(whole: Sequence[Night], settings: Settings) -> float | None:
+    """Our own limit that keeps below the endpoint's, where one request of a hundred and more passes that."""
+    requests, limited = (sum(map(of, whole)) for of in (_requests, _limited))
+    ends = [limit for limit in (settings.rpm, settings.ipm) if limit is not None]
+    return math.floor(min(ends) * 10) / 10 if ends and limited > requests / 100 else None
+
+
+def _requests(night: Night) -> int:
+    return night.requests
+
+
+def _limited(night: Night) -> int:
+    return night.limited
 
 
 def _grown(whole: float, parts: Sequence[float], times: float) -> list[float]:

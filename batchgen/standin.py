@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _CHAT = DIALECTS["chat"]
 _SPOILT = {
     "bad_json": ErrorClass.BAD_ANSWER,
-    "bad_base64": ErrorClass.BAD_ANSWER,
+    "bad_base64": ErrorClass.CORRUPT,
     "corrupt": ErrorClass.CORRUPT,
     "lost_link": ErrorClass.DOWNLOAD,
 }

@@ -267,9 +267,7 @@ def failed(failure: Failure, model: Model) -> Outcome:
     )
 
 
-def accounted(
-    reported: ReportedUsage | None, sizes: Sequence[tuple[int, int]], model: Model
-) -> _Accounted:
+def accounted(reported: ReportedUsage | None, sizes: Sequence[tuple[int, int]], model: Model) -> _Accounted:
     """Tokens and money of an answer with pictures of these sizes, as an outcome has them."""
     usage = pricing.split(reported, sizes, model.image_tokens)
     return {

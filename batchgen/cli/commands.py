@@ -29,6 +29,8 @@ _OF_A_NIGHT = frozenset(
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
+_OF_A_PURCHASE = frozenset({"source", "dry_run", "as_json", "quiet", "verbose"})
+"""What `run` takes and means nothing, or is said otherwise, where nothing is bought."""
 
 
 class Call(NamedTuple):
@@ -203,6 +205,76 @@ def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, obj
     if os.environ.get("BATCHGEN_API_KEY", "").strip():
         given.setdefault("key_file", None)  # the environment goes before the job file
     return given
+
+
+@commands.command(
+    context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"},
+    epilog=examples.PLAN,
+    params=[parameter for parameter in run.params if parameter.name not in _OF_A_PURCHASE],
+)
+@click.option("--rehearse", is_flag=True, allow_from_autoenv=False, help="Play the night, in virtual time.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=10,
+    metavar="N",
+    allow_from_autoenv=False,
+    help="How often it is played, with other dice each time.  [default: 10]",
+)
+@click.option(
+    "--quota",
+    type=float,
+    metavar="N",
+    allow_from_autoenv=False,
+    help="Requests a minute that the endpoint takes.  [default: as seen, else any]",
+)
+@click.option(
+    "--latency",
+    type=float,
+    metavar="S",
+    allow_from_autoenv=False,
+    help="Median seconds of an answer.  [default: as seen, else 12 or 25]",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME=RATE",
+    callback=pairs,
+    allow_from_autoenv=False,
+    help="How often something goes wrong: overloaded=0.05.  [default: as seen] Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, allow_from_autoenv=False, help="One JSON object.")
+@click.argument("source", metavar="SOURCE")
+@click.pass_context
+def plan(
+    context: click.Context,
+    /,
+    source: str,
+    *,
+    rehearse: bool,
+    seeds: int,
+    quota: float | None,
+    latency: float | None,
+    faults: Mapping[str, str],
+    as_json: bool,
+    **flags: object,
+) -> int:
+    """
+    Say what a run of SOURCE would buy; nothing is sent, and no key is needed.
+
+    With --rehearse the whole night is played against the simulator, in virtual time and without a picture,
+    by the same rules as a real one: when it ends, what it costs, how much goes wrong on the way.
+    """
+    given = _given(context, flags)
+    if not rehearse:
+        from batchgen.cli import running  # noqa: PLC0415
+
+        return running.preview(source, given, as_json=as_json)
+    from batchgen.cli import rehearsing  # noqa: PLC0415
+
+    expected = rehearsing.wishes(quota=quota, latency=latency, faults=faults)
+    return rehearsing.tell(source, given, expected, nights=seeds, as_json=as_json)
 
 
 @commands.command(

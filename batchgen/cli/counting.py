@@ -1,7 +1,8 @@
-"""How many of the rows are done, in one phrase?"""
+"""How many, and how long, in one phrase?"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from batchgen.records import Status
@@ -29,4 +30,13 @@ def counted(tasks: Mapping[str, int], total: int | None, *, for_words: bool, in_
     return (
         f"{phrase}; {pictures:,} picture{'' if pictures == 1 else 's'},"
         f" {in_words:,} answer{'' if in_words == 1 else 's'} in words"
+    )
+
+
+def span(seconds: float) -> str:
+    """Seconds as people say them, rounded up."""
+    whole = math.ceil(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
     )

@@ -8,6 +8,7 @@ Examples:
   batchgen run jobs/sample.toml                 24 pictures from the simulator, no key needed
   batchgen run prompts.csv -o runs/tonight      buy what is missing; the same command resumes
   batchgen probe                                one request that says what a night there would meet
+  batchgen plan prompts.csv --rehearse          how the night would go: time, money, 429s, failures
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen models                               what there is, and what it costs
@@ -36,6 +37,16 @@ the provider's own variable.
 Exit status: 0 every task it was about succeeded; 1 finished, some did not; 2 bad input, nothing sent;
 3 stopped and resumable (budget, account, quota, disk, too many failures);
 130/143 drained after a signal; 70 a defect.
+"""
+
+PLAN = """
+\b
+Examples:
+  batchgen plan prompts.csv -o runs/tonight
+  batchgen plan prompts.csv -c 64 --rehearse --quota 300
+  batchgen plan prompts.csv --rehearse --latency 18 --fault overloaded=0.02 --fault refusal=0.01
+  batchgen plan prompts.csv -o runs/tonight --rehearse     as this run directory has seen the endpoint
+  batchgen plan jobs/tonight.toml --rehearse --json | jq .seconds.p95
 """
 
 PROBE = """

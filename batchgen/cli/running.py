@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shlex
 import shutil
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import plan, runner
-from batchgen.cli.counting import counted
+from batchgen.cli.counting import counted, span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
@@ -201,7 +200,7 @@ class _Lines:
         done = progress.skipped + progress.succeeded + progress.failed
         new = progress.succeeded + progress.failed
         rate = new / (now - self._began)
-        left = _span((progress.total - done) / rate) if rate else "?"
+        left = span((progress.total - done) / rate) if rate else "?"
         self.write(f"{done:,}/{progress.total:,}{_postfix(progress)}, {rate * 60:.1f}/min, {left} left")
 
     def write(self, line: str) -> None:
@@ -233,7 +232,7 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
-    parts.append(f"quota: next in {_span(progress.cooling)}" if progress.cooling >= 1 else "")
+    parts.append(f"quota: next in {span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
 
@@ -243,7 +242,7 @@ def _told(summary: Summary) -> list[str]:
     simulated = "  (simulated: no money was spent)" if summary.simulated else ""
     lines = [
         f"{counted(summary.tasks, total, for_words=for_words, in_words=summary.in_words)};"
-        f" {summary.bought:,} bought now with {summary.requests:,} requests in {_span(summary.elapsed_s)}",
+        f" {summary.bought:,} bought now with {summary.requests:,} requests in {span(summary.elapsed_s)}",
         f"  cost      {_cost(summary)}{simulated}",
         f"  tokens    {summary.prompt_tokens:,} in, {summary.text_tokens:,} text out,"
         f" {summary.image_tokens:,} image out",
@@ -333,11 +332,3 @@ def _foretold(found: Preview) -> str:
     if found.shortage is not None:
         lines.append(f"  too little room: {found.shortage}")
     return "\n".join([*lines, f"  run directory {found.directory}"])
-
-
-def _span(seconds: float) -> str:
-    whole = math.ceil(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-    )

@@ -314,9 +314,7 @@ class Reader:
             (most, provider),
         )
         names = Attempted.__struct_fields__
-        return [
-            Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows
-        ]
+        return [Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows]
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

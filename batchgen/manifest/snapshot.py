@@ -153,7 +153,7 @@ class Batch:
         return pa.RecordBatch.from_arrays([*ours, *carried], schema=pa.schema([*_RESULT, *self._carried]))
 
     def _cells(self, index: int) -> tuple[dict[str, Any], int]:
-        """What a task is made of, and its variant; read some rows at a time, as tasks are asked for in turn."""
+        """What a task is made of, and its variant; some are read at once, as they are asked for in turn."""
         start = index - index % _READ_AHEAD
         if start != self._ahead[0]:
             stretch = self._rows.select(self._told).slice(start, _READ_AHEAD)
