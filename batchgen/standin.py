@@ -88,20 +88,22 @@ class StandIn:
         self._ended = ended
 
     async def attempt(
-        self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
+        self,
+        task: Task,
+        stem: Callable[[], str],
+        *,
+        sending: Callable[[], Awaitable[None]],
     ) -> Outcome:
-        """See `Worker.attempt`; nothing is sent, and no file is written."""
+        """See `Worker.attempt`; nothing is sent."""
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
-        outcome = await self._attempt(task, stem, sending)
+        outcome = await self._attempt(task, sending)
         outcome = msgspec.structs.replace(
             outcome, started_at=started_at, latency=anyio.current_time() - began
         )
         self._ended(task, outcome)
         return outcome
 
-    async def _attempt(
-        self, task: Task, stem: Callable[[], str], sending: Callable[[], Awaitable[None]]
-    ) -> Outcome:
+    async def _attempt(self, task: Task, sending: Callable[[], Awaitable[None]]) -> Outcome:
         model = self._models(task.model)
         if self._endpoint.refuses():
             await anyio.lowlevel.checkpoint()
@@ -122,7 +124,7 @@ class StandIn:
         if lost:
             return worker.failed(Failure(kind=ErrorClass.UNCERTAIN, message="no whole answer"), model)
         if isinstance(decided, Decided) and decided.answer.tokens.image:
-            return self._drawn(task, model, stem(), decided)
+            return self._drawn(task, model, decided)
         reply = self._endpoint.written(decided) if isinstance(decided, Decided) else decided
         return self._worded(task, model, reply)
 
@@ -140,7 +142,7 @@ class StandIn:
             **worker.accounted(reading.usage, [], model),
         )
 
-    def _drawn(self, task: Task, model: Model, stem: str, decided: Decided) -> Outcome:
+    def _drawn(self, task: Task, model: Model, decided: Decided) -> Outcome:
         """An answer with a picture that nobody paints."""
         kind = _SPOILT.get(decided.draw.fault or "")
         if kind is ErrorClass.BAD_ANSWER:
@@ -154,7 +156,7 @@ class StandIn:
         if kind is not None:
             return told
         picture = Image(
-            file_name=f"images/{stem}.jpg",
+            file_name=f"images/{task.key}.jpg",
             sha256=sha256(decided.answer.id.encode()).hexdigest(),
             mime="image/jpeg",
             width=decided.draw.size.pixels[0],
