@@ -34,7 +34,7 @@ from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.clock import VirtualTimeLoop
 from batchgen.conditions import RECENT, Assumption
-from batchgen.errors import StorageError
+from batchgen.errors import DamagedError, StorageError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import is_held
@@ -181,6 +181,15 @@ def _explained(scratch: str) -> Iterator[None]:
 
 
 @contextmanager
+def _named(directory: Path, scratch: Path) -> Iterator[None]:
+    """Say what is wrong with the copy of a ledger of the ledger itself."""
+    try:
+        yield
+    except DamagedError as cause:
+        raise DamagedError(str(cause).replace(str(scratch), str(directory))) from cause
+
+
+@contextmanager
 def _collecting_seldom() -> Iterator[None]:
     """A fifth of a night's work would be looking for cycles, of which it makes few."""
     before = gc.get_threshold()
@@ -207,7 +216,11 @@ class _Stage:
         only = None if job.only is None else manifests.read_ids(job.only)
         self._ledger = scratch / LEDGER
         _copy(directory / LEDGER, self._ledger)
-        with closing(self._open(self._ledger)) as ledger, closing(Reader(self._ledger)) as reader:
+        with (
+            _named(directory, scratch),
+            closing(self._open(self._ledger)) as ledger,
+            closing(Reader(self._ledger)) as reader,
+        ):
             reader.check()
             plan.check_not_mixed(directory, self._endpoint, reader)
             self._manifest = plan.read_manifest(job, self._endpoint, scratch / MANIFEST, References())
