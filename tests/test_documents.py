@@ -99,7 +99,7 @@ def test_the_readme_s_flags_exist() -> None:
             sys.executable,
             "-c",
             "from batchgen.cli import cli;"
-            "[cli([c, '--help']) for c in ('run', 'simulate', 'status', 'verify')]",
+            "[cli([c, '--help']) for c in ('run', 'plan', 'simulate', 'status', 'verify')]",
         ],
         capture_output=True,
         text=True,
