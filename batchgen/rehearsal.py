@@ -7,22 +7,18 @@ rules, the same manifest with the fates that its ledger tells, and a ledger of i
 read.
 
 One whole night tells the middle. The spread comes from more nights with other dice: whole ones where that is
-little work, else nights of an even sample of the rows. What a night comes to is a sum over its rows, so the
-spread of a sample of n rows of N grows with the square root of N / n.
+little work, else nights of an even sample of the rows (see `spread`).
 """
 
 from __future__ import annotations
 
 import gc
-import math
 import random
 import shutil
 import tempfile
 import time
-from collections import Counter
 from contextlib import closing, contextmanager
 from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,16 +29,17 @@ from batchgen import conditions, disk, plan, providers, recovery, runner
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.clock import VirtualTimeLoop
-from batchgen.conditions import RECENT, Assumption
+from batchgen.conditions import RECENT
 from batchgen.errors import DamagedError, StorageError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import is_held
-from batchgen.purchase import Purchase, Stop
-from batchgen.records import ErrorClass, Value
+from batchgen.purchase import Purchase
+from batchgen.records import ErrorClass
 from batchgen.references import References
 from batchgen.selection import Fate, fate, selected
 from batchgen.simulator import Endpoint
+from batchgen.spread import Night, summed
 from batchgen.standin import StandIn
 from batchgen.store import Store
 
@@ -52,7 +49,7 @@ if TYPE_CHECKING:
     from batchgen.conditions import Conditions, Wishes
     from batchgen.job import Job
     from batchgen.records import Model, Outcome, Task
-    from batchgen.simulator import Settings
+    from batchgen.spread import Rehearsed
 
     T = TypeVar("T")
 
@@ -61,91 +58,7 @@ _SPREAD = 20_000
 _LEAST = 2
 """Of those nights, where they must be whole however long they are."""
 _TELL_EVERY = 500
-_MANY, _BUSY, _SPARE = 10, 0.95, 1.1
-"""Rows a worker from which the end of a night, where some have nothing to do, does not matter; the share of
-workers at work that is all of them; how many more than the mean must be in flight for a quota to be used."""
 _LIMITED = frozenset({ErrorClass.RATE, ErrorClass.DAILY_QUOTA})
-
-
-class Night(Value, frozen=True, kw_only=True):
-    """What one rehearsed night came to."""
-
-    seconds: float
-    requests: int
-    limited: int
-    """Requests that were answered 429."""
-    retries: int
-    """Requests after a failure of the same row that was no 429."""
-    succeeded: int
-    failed: int
-    """Rows that failed for good."""
-    cost_usd: Decimal
-    busy: float
-    """Seconds of all requests together."""
-    stopped: Stop | None
-
-
-class Range(Value, frozen=True, kw_only=True):
-    """A number over the nights: of a hundred such nights, 5, 50 and 95 come to no more."""
-
-    p5: float
-    p50: float
-    p95: float
-
-
-class Money(Value, frozen=True, kw_only=True):
-    """The same in USD."""
-
-    p5: Decimal
-    p50: Decimal
-    p95: Decimal
-
-
-class Bottleneck(StrEnum):
-    """What keeps a night from being faster."""
-
-    CONCURRENCY = "concurrency"
-    QUOTA = "quota"
-
-
-class Rehearsed(Value, frozen=True, kw_only=True):
-    """What the nights came to."""
-
-    manifest: str
-    directory: str
-    rows: int
-    """Tasks that are to be bought."""
-    nights: int
-    whole: int
-    """Of those, the ones of all rows; the others were of `sample`."""
-    sample: int
-    concurrency: int
-    seconds: Range
-    requests: Range
-    limited: Range
-    retries: Range
-    succeeded: Range
-    failed: Range
-    cost_usd: Money
-    in_flight: float
-    """Requests at once, in the mean."""
-    latency: float
-    """Seconds of a request, in the mean."""
-    stopped: tuple[tuple[str, int], ...]
-    """Why whole nights ended before their rows did: reason, and how many."""
-    stop: Stop | None
-    """One of those."""
-    quota: float | None
-    """Requests a minute, the lower of the endpoint's and our own limit."""
-    bottleneck: Bottleneck | None
-    """None where too few rows, or something else, decides."""
-    fitting: int | None
-    """The concurrency with which the quota is used up and none of it waits, where that is another one."""
-    slower: float | None
-    """Requests a minute of our own with which next to none would be answered 429, where many are."""
-    priced: bool
-    """Whether the models have a price."""
-    assumptions: tuple[Assumption, ...]
 
 
 def rehearse(
@@ -271,11 +184,25 @@ class _Stage:
             more = min(nights - 1, max(_LEAST, _SPREAD // max(1, first.requests)))
             work.total = work.done + more * first.requests
             whole += [self._night(seed, self._only, work) for seed in range(1, 1 + more)]
-            return self._summed(whole, (), 0)
+            return self._told(whole, (), 0)
         ids, sample = self._sampled(each)
         work.total = work.done + (nights - 1) * sample
         parts = [self._night(seed, ids, work) for seed in range(1, nights)]
-        return self._summed(whole, parts, sample)
+        return self._told(whole, parts, sample)
+
+    def _told(self, whole: Sequence[Night], parts: Sequence[Night], sample: int) -> Rehearsed:
+        left = None if self._job.budget is None else float(Decimal(str(self._job.budget)) - self._spent)
+        return summed(
+            self._job,
+            self._conditions,
+            whole,
+            parts,
+            directory=str(jobs.directory(self._job)),
+            rows=self.rows,
+            sample=sample,
+            priced=self._priced,
+            affordable=left,
+        )
 
     def _sampled(self, count: int) -> tuple[frozenset[str], int]:
         """The ids of about so many tasks that are to be bought, evenly taken, and how many tasks that is."""
@@ -360,55 +287,6 @@ class _Stage:
             stand_in=stand_in,
         )
 
-    def _summed(self, whole: Sequence[Night], parts: Sequence[Night], sample: int) -> Rehearsed:
-        def over(each: Callable[[Night], float]) -> Range:
-            values = [each(night) for night in whole]
-            if parts:
-                values = _grown(values[0], [each(night) for night in parts], self.rows / max(1, sample))
-            return _ranged(values)
-
-        seconds, busy = (sum(map(of, whole)) for of in (_seconds, _busy))
-        requests = sum(night.requests for night in whole)
-        stops = [night.stopped for night in whole if night.stopped is not None]
-        settings, job = self._conditions.settings, self._job
-        limits = [limit for limit in (job.rpm, job.ipm, settings.rpm, settings.ipm) if limit is not None]
-        quota = min(limits, default=None)
-        in_flight, latency = (busy / over if over else 0.0 for over in (seconds, requests))
-        bottleneck, fitting = _held_up(
-            job.concurrency, quota, rows=self.rows, in_flight=in_flight, latency=latency
-        )
-        return Rehearsed(
-            manifest=self._job.manifest,
-            directory=str(jobs.directory(self._job)),
-            rows=self.rows,
-            nights=len(whole) + len(parts),
-            whole=len(whole),
-            sample=sample,
-            concurrency=self._job.concurrency,
-            seconds=over(_seconds),
-            requests=over(lambda night: night.requests),
-            limited=over(lambda night: night.limited),
-            retries=over(lambda night: night.retries),
-            succeeded=over(lambda night: night.succeeded),
-            failed=over(lambda night: night.failed),
-            cost_usd=self._money(over(lambda night: float(night.cost_usd))),
-            in_flight=in_flight,
-            latency=latency,
-            stopped=tuple(Counter(stop.reason for stop in stops).most_common()),
-            stop=stops[0] if stops else None,
-            quota=quota,
-            bottleneck=bottleneck,
-            fitting=fitting,
-            slower=_slower(whole, settings),
-            priced=self._priced,
-            assumptions=self._conditions.assumptions,
-        )
-
-    def _money(self, found: Range) -> Money:
-        cents = (Decimal(f"{value:.4f}") for value in (found.p5, found.p50, found.p95))
-        p5, p50, p95 = cents
-        return Money(p5=p5, p50=p50, p95=p95)
-
 
 class _Work:
     """How much of all nights is done, in requests."""
@@ -450,56 +328,6 @@ class _Tally:
             self.limited += 1
         elif outcome.kind is not None:
             self._again.add(task.key)
-
-
-def _seconds(night: Night) -> float:
-    return night.seconds
-
-
-def _busy(night: Night) -> float:
-    return night.busy
-
-
-def _held_up(
-    concurrency: int, quota: float | None, *, rows: int, in_flight: float, latency: float
-) -> tuple[Bottleneck | None, int | None]:
-    """What the limit of a night is, and the concurrency that a quota needs, by Little's law."""
-    if rows < _MANY * concurrency:
-        return None, None
-    needed = None if quota is None else math.ceil(quota / 60 * latency * _SPARE)
-    if in_flight >= _BUSY * concurrency:
-        return Bottleneck.CONCURRENCY, needed if needed is not None and needed > concurrency else None
-    if quota is None:
-        return None, None
-    return Bottleneck.QUOTA, needed if needed is not None and needed < concurrency else None
-
-
-def _slower(whole: Sequence[Night], settings: Settings) -> float | None:
-    """Our own limit that keeps below the endpoint's, where one request of a hundred and more passes that."""
-    requests, limited = (sum(map(of, whole)) for of in (_requests, _limited))
-    ends = [limit for limit in (settings.rpm, settings.ipm) if limit is not None]
-    return math.floor(min(ends) * 10) / 10 if ends and limited > requests / 100 else None
-
-
-def _requests(night: Night) -> int:
-    return night.requests
-
-
-def _limited(night: Night) -> int:
-    return night.limited
-
-
-def _grown(whole: float, parts: Sequence[float], times: float) -> list[float]:
-    """A whole night's value as it would come with other dice, from nights of a part of its rows."""
-    mean, root = sum(parts) / len(parts), math.sqrt(times)
-    return [whole, *(max(0.0, whole + (part - mean) * root) for part in parts)]
-
-
-def _ranged(values: Sequence[float]) -> Range:
-    """Percentiles by the nearest rank."""
-    ordered = sorted(values)
-    p5, p50, p95 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.05, 0.5, 0.95))
-    return Range(p5=p5, p50=p50, p95=p95)
 
 
 def _copy(source: Path, target: Path) -> None:

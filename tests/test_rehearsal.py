@@ -21,14 +21,15 @@ from batchgen.conditions import Origin, Wishes
 from batchgen.errors import DamagedError, InputError
 from batchgen.job import LEDGER
 from batchgen.ledger import Ledger, Reader
-from batchgen.rehearsal import Bottleneck, rehearse
+from batchgen.rehearsal import rehearse
 from batchgen.simulator import Faults, Settings
+from batchgen.spread import Bottleneck
 from tests.nights import Nights
 from tests.test_simulator import served_simulator
 
 if TYPE_CHECKING:
     from batchgen.job import Job
-    from batchgen.rehearsal import Rehearsed
+    from batchgen.spread import Rehearsed
 
 pytestmark = pytest.mark.virtual_time
 
@@ -359,6 +360,10 @@ def test_a_fault_that_cannot_be_is_bad_input(command: Any, fault: str) -> None:
     status, out, err = command("--fault", fault)
     assert (status, out) == (2, "")
     assert "fault" in err
+
+
+def test_what_only_a_rehearsal_heeds_is_refused_without_one() -> None:
+    assert cli(["plan", "p.csv", "--quota", "5"]) == 2
 
 
 def test_where_all_is_bought_there_is_nothing_to_rehearse(command: Any) -> None:

@@ -268,6 +268,10 @@ def plan(
     """
     given = _given(context, flags)
     if not rehearse:
+        for name in ("seeds", "quota", "latency", "faults"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                flag = "fault" if name == "faults" else name
+                raise click.UsageError(f"--{flag} says what a rehearsed night is like: add --rehearse")
         from batchgen.cli import running  # noqa: PLC0415
 
         return running.preview(source, given, as_json=as_json)

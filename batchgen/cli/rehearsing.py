@@ -15,13 +15,13 @@ from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.conditions import Origin, Wishes
 from batchgen.errors import InputError
-from batchgen.rehearsal import Bottleneck
+from batchgen.spread import Bottleneck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchgen.conditions import Assumption
-    from batchgen.rehearsal import Range, Rehearsed
+    from batchgen.spread import Range, Rehearsed
 
 _ORIGINS = {
     Origin.GIVEN: "as given",
@@ -85,10 +85,12 @@ class _Watch:
 def _told(found: Rehearsed) -> list[str]:
     if not found.rows:
         return [f"{found.manifest}: nothing is left to buy in {found.directory}; nothing to rehearse"]
-    times = "once" if found.nights == 1 else f"{found.nights:,} times"
+    if found.nights == 1:
+        head = "rehearsed once, nothing was sent"
+    else:
+        head = f"rehearsed {found.nights:,} times, nothing was sent; median (5 % – 95 % of such nights)"
     return [
-        f"{found.manifest}: rehearsed {times}, nothing was sent; half the nights are below the first figure,"
-        " 5 to 95 % of them within the brackets",
+        f"{found.manifest}: {head}",
         f"  {_sums(found)}",
         *_stops(found),
         *_hints(found),
@@ -150,13 +152,13 @@ def _hints(found: Rehearsed) -> list[str]:
     flying = f"{found.in_flight:.0f} of {found.concurrency} requests in flight, in the mean"
     lines = []
     if found.bottleneck is Bottleneck.CONCURRENCY:
-        more = "; the endpoint takes more, as far as is known: -c"
+        more = "" if found.quota is not None else "; no quota is known, so a higher -c is a shorter night"
         if found.fitting is not None:
             more = f"; with -c {found.fitting} the quota would be the limit"
         lines.append(f"  limit     concurrency: {flying}{more}")
     elif found.bottleneck is Bottleneck.QUOTA:
         enough = f"; -c {found.fitting} would do" if found.fitting is not None else ""
-        lines.append(f"  limit     the quota of {found.quota:g} requests a minute: {flying}{enough}")
+        lines.append(f"  limit     {found.quota:g} requests a minute: {flying}{enough}")
     if found.slower is not None:
         lines.append(f"  quota     with --rpm {found.slower:g} nearly none of the answers would be a 429")
     return lines
@@ -164,7 +166,7 @@ def _hints(found: Rehearsed) -> list[str]:
 
 def _method(found: Rehearsed) -> str:
     if not found.sample:
-        return f"all {found.rows:,} rows each time"
+        return f"all {found.rows:,} rows{'' if found.nights == 1 else ' each time'}"
     return (
         f"all {found.rows:,} rows once; the brackets from {found.nights - found.whole:,} nights of"
         f" {found.sample:,} rows evenly taken, grown by the square root of the rows"
