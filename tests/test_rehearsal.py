@@ -54,7 +54,7 @@ def told(found: Rehearsed) -> tuple[object, ...]:
     stop = found.stop and (found.stop.reason, found.stop.message)
     return (
         *(number.p50 for number in numbers),
-        f"{found.cost_usd.p50:.3f}",
+        f"{found.cost_usd.p50:.4f}",
         round(found.seconds.p50, 6),
         stop,
     )
@@ -68,7 +68,7 @@ def came(nights: Nights, summary: runner.Summary) -> tuple[object, ...]:
         nights.endpoint.account.rate_limited,
         summary.bought,
         summary.failed,
-        f"{summary.run_usd:.3f}",
+        f"{summary.run_usd:.4f}",
         round(nights._now, 6),
         stop,
     )
@@ -98,7 +98,7 @@ def test_with_the_same_dice_a_rehearsal_is_the_run(
 ) -> None:
     settings = {"paint": False, **settings}
     nights = Nights(memory, msgspec.convert(settings, Settings))
-    nights.rows(200)
+    nights.rows(200 if values == {"concurrency": 24} else 110)
     found = rehearsed(simulated(nights, settings, **values))
     assert not nights.directory.exists()
     assert told(found) == came(nights, nights.run(seed=0, **values))
@@ -207,12 +207,12 @@ def _apart(job: Job) -> Rehearsed:
 def test_large_nights_are_spread_by_a_sample(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"paint": False, "faults": {"overloaded": 0.1}}
     nights = Nights(memory, msgspec.convert(settings, Settings))
-    nights.rows(200)
+    nights.rows(160)
     job = simulated(nights, settings, concurrency=8)
     once = rehearsed(job)
-    monkeypatch.setattr(rehearsal, "_SPREAD", 160)
+    monkeypatch.setattr(rehearsal, "_SPREAD", 128)
     found = rehearsed(job, nights=5)
-    assert (found.nights, found.whole, found.sample) == (5, 1, 40)
+    assert (found.nights, found.whole, found.sample) == (5, 1, 32)
     assert found.requests.p5 <= once.requests.p50 <= found.requests.p95
     assert 0 < found.requests.p95 - found.requests.p5 < 70
     assert found.seconds.p50 == pytest.approx(once.seconds.p50, rel=0.1)
@@ -234,11 +234,11 @@ def test_a_finished_night_tells_what_the_next_one_will_be_like(memory: Path) -> 
     model = "gemini-3.1-flash-image-preview"
     settings = {"latencies": {model: {"median": 4.0, "spread": 0.2}}, "faults": {"overloaded": 0.1}}
     nights = Nights(memory, msgspec.convert({"paint": False, **settings}, Settings))
-    nights.rows(240)
-    nights.run(limit=120, concurrency=16)
+    nights.rows(200)
+    nights.run(limit=100, concurrency=16)
     found = rehearsed(simulated(nights, {}, concurrency=16))
     known = {one.name: one for one in found.assumptions}
-    assert found.rows == 120
+    assert found.rows == 100
     assert {one.origin for one in found.assumptions if one.value is not None} == {Origin.HISTORY}
     assert known["latency"].value == pytest.approx(4.0, rel=0.1)
     assert known["overloaded"].value == pytest.approx(0.1, abs=0.07)
@@ -253,14 +253,14 @@ def test_a_finished_night_tells_what_the_next_one_will_be_like(memory: Path) -> 
     [
         (4, None, Bottleneck.CONCURRENCY, None),
         (4, 60.0, Bottleneck.CONCURRENCY, 15),
-        (30, 60.0, Bottleneck.QUOTA, 15),
+        (15, 20.0, Bottleneck.QUOTA, 5),
     ],
 )
 def test_what_holds_a_night_up_is_told(
     memory: Path, concurrency: int, quota: float | None, bottleneck: Bottleneck, fitting: int | None
 ) -> None:
     nights = Nights(memory)
-    nights.rows(320)
+    nights.rows(160)
     job = simulated(nights, {"paint": False}, concurrency=concurrency)
     found = rehearsed(job, wishes=Wishes(quota=quota))
     assert found.bottleneck is bottleneck
