@@ -116,7 +116,7 @@ class Estimate:
     def __init__(self, most: Decimal, costs: Iterable[Decimal] = ()) -> None:
         """:param costs: what earlier pictures cost, the latest last."""
         _check(most)
-        self._most = most
+        self._most = self._likely = most
         self._costs: deque[Decimal] = deque(maxlen=self.RECENT)
         for cost in costs:
             self.observe(cost)
@@ -129,16 +129,18 @@ class Estimate:
     @property
     def likely(self) -> Decimal:
         """USD that the next picture will hardly pass."""
-        count = len(self._costs)
-        if count < self.ENOUGH:
-            return max([self._most, *self._costs])
-        dearest = max(self._costs)
-        return dearest + (dearest - min(self._costs)) * 3 / min(count, 12)
+        return self._likely
 
     def observe(self, cost: Decimal) -> None:
         """Learn from an attempt that made a picture; what a refusal costs says nothing of the next."""
         _check(cost)
         self._costs.append(cost)
+        count, dearest = len(self._costs), max(self._costs)
+        self._likely = (
+            max(self._most, dearest)
+            if count < self.ENOUGH
+            else dearest + (dearest - min(self._costs)) * 3 / min(count, 12)
+        )
 
 
 def _check(amount: Decimal) -> None:

@@ -147,6 +147,8 @@ class Disk:
         self._space = space
         self._blocking = blocking
         self._pictures: deque[int] = deque(maxlen=_LEARNED_FROM)
+        self._sum = 0
+        self._mean = space.picture
         self._looked = -math.inf
         self._turn = anyio.Lock(fast_acquire=True)
         self._unwritten = 0
@@ -159,8 +161,10 @@ class Disk:
 
     def observe(self, picture: int) -> None:
         """Learn how many bytes a picture takes."""
-        self._pictures.append(picture)
-        self._space = replace(self._space, picture=sum(self._pictures) / len(self._pictures))
+        pictures = self._pictures
+        self._sum += picture - (pictures[0] if len(pictures) == _LEARNED_FROM else 0)
+        pictures.append(picture)
+        self._mean = self._sum / len(pictures)
 
     async def room(self, in_flight: int) -> str | None:
         """
@@ -189,7 +193,7 @@ class Disk:
 
     def _missing(self, in_flight: int) -> str | None:
         try:
-            return self._space.fitting(in_flight)[1]
+            return replace(self._space, picture=self._mean).fitting(in_flight)[1]
         except StorageError as cause:
             return str(cause)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchgen.manifest import Manifest
     from batchgen.records import Provider
     from batchgen.references import References
+    from batchgen.simulator import Settings
     from batchgen.simulator.transport import SimulatorTransport
 
 Kind: TypeAlias = tuple[str, Expect]
@@ -115,11 +116,21 @@ def transport(job: Job, endpoint: Endpoint) -> SimulatorTransport | None:
     from batchgen import simulator  # noqa: PLC0415  only painted where asked for
     from batchgen.simulator.transport import SimulatorTransport  # noqa: PLC0415
 
+    return SimulatorTransport(simulator.Endpoint(settings(job), clock=time.monotonic))
+
+
+def settings(job: Job) -> Settings:
+    """
+    How the job wants the simulator to be.
+
+    :raises InputError: it cannot be so.
+    """
+    from batchgen import simulator  # noqa: PLC0415
+
     try:
-        settings = msgspec.convert(job.simulator, simulator.Settings)
+        return msgspec.convert(job.simulator, simulator.Settings)
     except msgspec.ValidationError as cause:
         raise InputError(f"[simulator]: {cause}") from cause
-    return SimulatorTransport(simulator.Endpoint(settings, clock=time.monotonic))
 
 
 def check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:

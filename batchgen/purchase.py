@@ -42,7 +42,7 @@ from batchgen.worker import UNKNOWN_COST, Worker
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from batchgen.budget import Reservation
     from batchgen.disk import Space
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from batchgen.references import References
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Store
-    from batchgen.worker import Blocking
+    from batchgen.worker import Attempting, Blocking
 
 logger = logging.getLogger("batchgen")
 
@@ -183,6 +183,7 @@ class Purchase:
         rng: random.Random,
         wall: Callable[[], float],
         blocking: Blocking | None,
+        stand_in: Callable[[Callable[[str], Model]], Attempting] | None = None,
     ) -> None:
         """
         Gather what a run needs.
@@ -197,6 +198,8 @@ class Purchase:
         :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
         :param wall: seconds since 1970.
         :param blocking: runs blocking calls; threads unless given.
+        :param stand_in: makes what makes all attempts in place of workers with connections, from what is
+            known of models.
         """
         self.counts = Counts()
         self.stop: Stop | None = None
@@ -255,7 +258,8 @@ class Purchase:
         self._health = retry.Health(job.max_failure_rate)
         self._heard = 0.0
         self._answered = False
-        self._workers: list[Worker] = []
+        self._stand_in = stand_in
+        self._workers: Sequence[Attempting] = ()
 
     def progress(self) -> Progress:
         """How far it is at this moment."""
@@ -280,7 +284,7 @@ class Purchase:
         source = self._items()
         self._heard = anyio.current_time()
         async with AsyncExitStack() as stack:
-            await self._hire(stack)
+            self._workers = await self._hire(stack)
             async with anyio.create_task_group() as aside:
                 if self._signals:
                     aside.start_soon(self._listen, aside.cancel_scope)
@@ -295,7 +299,10 @@ class Purchase:
         if self._refused is not None:
             raise self._refused
 
-    async def _hire(self, stack: AsyncExitStack) -> None:
+    async def _hire(self, stack: AsyncExitStack) -> Sequence[Attempting]:
+        if self._stand_in is not None:
+            return [self._stand_in(self._model)] * self._hands
+        workers: list[Worker] = []
         provider, tls = self.endpoint.provider, TLS()
         buffers, redact = Buffers(), Redactor([self.endpoint.key or ""])
         labels = Labels(provider=provider.name, simulated=provider.simulated, wall=self._wall)
@@ -309,7 +316,7 @@ class Purchase:
                 tls=tls,
                 transport=self._transport,
             )
-            self._workers.append(
+            workers.append(
                 Worker(
                     client=await stack.enter_async_context(client),
                     dialect=DIALECTS[provider.dialect],
@@ -326,6 +333,7 @@ class Purchase:
                     redact=redact,
                 )
             )
+        return workers
 
     async def _items(self) -> AsyncGenerator[_Item, None]:
         """The tasks that are to be bought, read no further ahead than they are needed."""

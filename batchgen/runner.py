@@ -183,7 +183,7 @@ def run(
             recovery.adopt(ledger, reader, store, now=_now())
             totals = reader.totals()
             _tell_of_gone(recovery.gone(totals, store), directory)
-            _take_up_again(job, manifest, ledger, reader, only)
+            take_up_again(job, manifest, ledger, reader, only)
             _warn_of_unpriced(job, totals)
             purchase = Purchase(
                 job,
@@ -325,7 +325,7 @@ def _tell_of_gone(count: int, directory: Path) -> None:
         )
 
 
-def _take_up_again(
+def take_up_again(
     job: Job, manifest: Manifest, ledger: Ledger, reader: Reader, only: frozenset[str] | None
 ) -> None:
     """Once and durably, so that a plain resume of this run goes on with them and with nothing else."""

@@ -41,6 +41,14 @@ if TYPE_CHECKING:
         async def __call__(self, call: Callable[[], T], /) -> T:
             """Run `call` and return what it returns."""
 
+    class Attempting(Protocol):
+        """Makes attempts: a worker, or what stands in for one where nothing is sent."""
+
+        async def attempt(
+            self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
+        ) -> Outcome:
+            """See `Worker.attempt`."""
+
     class _Accounted(TypedDict):
         usage: Usage
         cost_usd: Decimal | None
@@ -241,30 +249,39 @@ class Worker:
         )
 
     def _failed(self, task: Task, failure: Failure) -> Outcome:
-        accounted = self._usage(task, failure.usage, [])
-        if failure.kind in UNKNOWN_COST:
-            accounted["cost_usd"] = None
-        return Outcome(
-            kind=failure.kind,
-            message=failure.message,
-            text=failure.text,
-            finish_reason=failure.finish_reason,
-            request_id=failure.request_id,
-            http_status=failure.http_status,
-            retry_after=failure.retry_after,
-            **accounted,
-        )
+        return failed(failure, self._models(task.model))
 
     def _usage(
         self, task: Task, reported: ReportedUsage | None, sizes: Sequence[tuple[int, int]]
     ) -> _Accounted:
-        model = self._models(task.model)
-        usage = pricing.split(reported, sizes, model.image_tokens)
-        return {
-            "usage": usage,
-            "cost_usd": pricing.cost(usage, model.price),
-            "billed_usd": reported.cost_usd if reported is not None else None,
-        }
+        return accounted(reported, sizes, self._models(task.model))
+
+
+def failed(failure: Failure, model: Model) -> Outcome:
+    """What an attempt without a picture comes to."""
+    usage = accounted(failure.usage, [], model)
+    if failure.kind in UNKNOWN_COST:
+        usage["cost_usd"] = None
+    return Outcome(
+        kind=failure.kind,
+        message=failure.message,
+        text=failure.text,
+        finish_reason=failure.finish_reason,
+        request_id=failure.request_id,
+        http_status=failure.http_status,
+        retry_after=failure.retry_after,
+        **usage,
+    )
+
+
+def accounted(reported: ReportedUsage | None, sizes: Sequence[tuple[int, int]], model: Model) -> _Accounted:
+    """Tokens and money of an answer with pictures of these sizes, as an outcome has them."""
+    usage = pricing.split(reported, sizes, model.image_tokens)
+    return {
+        "usage": usage,
+        "cost_usd": pricing.cost(usage, model.price),
+        "billed_usd": reported.cost_usd if reported is not None else None,
+    }
 
 
 def _picture(generation: Generation) -> EncodedImage | None:

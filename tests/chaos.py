@@ -22,6 +22,7 @@ import httpx
 import trio
 import trio.testing
 
+from batchgen.clock import VirtualTimeLoop
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
 from batchgen.manifest import Manifest
@@ -30,7 +31,6 @@ from batchgen.retry import RULES, Action
 from batchgen.simulator import Endpoint, Faults, Reply, Settings, requests
 from batchgen.simulator.paint import prompt_key, prompt_mark
 from batchgen.simulator.transport import SimulatorTransport
-from tests.conftest import VirtualTimeLoop
 from tests.nights import Nights
 
 if TYPE_CHECKING:

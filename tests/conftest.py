@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import selectors
 import sys
 import tempfile
 from pathlib import Path
@@ -14,33 +12,12 @@ import pytest
 import trio.testing
 from blockbuster import blockbuster_ctx
 
+from batchgen.clock import VirtualTimeLoop
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKENDS = ("asyncio", "trio")
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Where a loop would sleep until its next timer, moves its clock there instead."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(timeout if timeout is None else 0)
-        if not ready and timeout is not None and timeout > 0:
-            self.now += timeout
-        return ready
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop in which waiting takes no time. Not for code that uses threads or sockets."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
 
 
 @pytest.fixture(params=BACKENDS)

@@ -12,9 +12,9 @@ import trio.testing
 
 from batchgen import disk, runner
 from batchgen import job as jobs
+from batchgen.clock import VirtualTimeLoop
 from batchgen.simulator import Endpoint, Settings
 from batchgen.simulator.transport import SimulatorTransport
-from tests.conftest import VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

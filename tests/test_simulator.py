@@ -278,6 +278,8 @@ def test_the_same_seed_gives_the_same_answers() -> None:
         ({"rpm": 0}, "rpm"),
         ({"ipm": -1.0}, "ipm"),
         ({"burst": 0}, "burst"),
+        ({"latencies": {"m": {"median": 0.0}}}, "median"),
+        ({"latencies": {"m": {"median": 1.0, "spread": -0.1}}}, "spread"),
         ({"latency": -1}, "latency"),
         ({"latency": float("nan")}, "latency"),
         ({"calm": -1}, "calm"),
@@ -542,3 +544,13 @@ def test_an_address_in_use_is_told_before_anything_isserved_simulator(served: st
     assert port is not None
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}"):
         serve(Settings(), port=port, on_ready=pytest.fail)
+
+
+def test_a_models_latency_is_as_it_is_told() -> None:
+    told = {MODEL: {"median": 3.0, "spread": 0.0}}
+    delays = [
+        [_ask(_endpoint(latencies=told, latency=times)).delay for _ in range(5)] for times in (1.0, 2.0)
+    ]
+    assert delays == [pytest.approx([3.0] * 5), pytest.approx([6.0] * 5)]
+    other = _endpoint(latencies={"another": {"median": 3.0}}, latency=1.0)
+    assert _ask(other).delay != pytest.approx(3.0)

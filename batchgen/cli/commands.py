@@ -252,22 +252,79 @@ def init(manifest: str, *, output: str | None, force: bool) -> int:
     allow_from_autoenv=False,
     help="When it must be done: 07:00 (the next), or 2026-11-22T07:00.",
 )
+@click.option("--rehearse", is_flag=True, allow_from_autoenv=False, help="Play the night, in virtual time.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=10,
+    metavar="N",
+    allow_from_autoenv=False,
+    help="How often it is played, with other dice each time.  [default: 10]",
+)
+@click.option(
+    "--quota",
+    type=float,
+    metavar="N",
+    allow_from_autoenv=False,
+    help="Requests a minute that the endpoint takes.  [default: as seen, else any]",
+)
+@click.option(
+    "--latency",
+    type=float,
+    metavar="S",
+    allow_from_autoenv=False,
+    help="Median seconds of an answer.  [default: as seen, else 12 or 25]",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME=RATE",
+    callback=pairs,
+    allow_from_autoenv=False,
+    help="How often something goes wrong: overloaded=0.05.  [default: as seen] Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, allow_from_autoenv=False, help="One JSON object on stdout.")
 @click.pass_context
 def plan(
-    context: click.Context, /, source: str, *, deadline: str | None, as_json: bool, **flags: object
+    context: click.Context,
+    /,
+    source: str,
+    *,
+    deadline: str | None,
+    rehearse: bool,
+    seeds: int,
+    quota: float | None,
+    latency: float | None,
+    faults: Mapping[str, str],
+    as_json: bool,
+    **flags: object,
 ) -> int:
     """
     Say what `run` would do with SOURCE, what it would cost and when it would be done; nothing is sent.
 
     It reads and checks everything that the run would, and needs no key. The cost is a band that holds 95 of
     100 times, by prices alone at first and by what pictures of the run directory cost once there are some.
-    """
-    from batchgen.cli import planning  # noqa: PLC0415
 
+    With --rehearse the whole night is played, too, against the simulator, in virtual time and without a
+    picture, by the same rules as a real one: when it ends, what it costs, how much goes wrong on the way.
+    """
+    from batchgen.cli import planning, rehearsing  # noqa: PLC0415
+
+    for name in () if rehearse else ("seeds", "quota", "latency", "faults"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = "fault" if name == "faults" else name
+            raise click.UsageError(f"--{flag} says what a rehearsed night is like: add --rehearse")
     call: Call = context.obj
     return planning.tell(
-        source, _given(context, flags), typed=call.typed, keys=call.keys, as_json=as_json, deadline=deadline
+        source,
+        _given(context, flags),
+        typed=call.typed,
+        keys=call.keys,
+        as_json=as_json,
+        deadline=deadline,
+        expected=rehearsing.wishes(quota=quota, latency=latency, faults=faults) if rehearse else None,
+        nights=seeds,
     )
 
 

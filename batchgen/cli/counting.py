@@ -1,4 +1,4 @@
-"""How many of the rows are done, which of their pictures are odd, and how long is that, in one phrase?"""
+"""How many, which of them are odd, and how long, in one phrase?"""
 
 from __future__ import annotations
 

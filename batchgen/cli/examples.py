@@ -10,6 +10,7 @@ Examples:
   batchgen init prompts.csv                     a commented job file for a table of your own
   batchgen plan prompts.csv --budget 50         what that would do, cost and take; nothing is sent
   batchgen probe                                one request that says what a night there would meet
+  batchgen plan prompts.csv --rehearse          how the night would go: time, money, 429s, failures
   batchgen status runs/tonight                  how far, how much, from any terminal
   batchgen verify runs/tonight                  is every picture there, and as it was bought?
   batchgen report runs/tonight                  a page with all pictures, to search and judge
@@ -49,6 +50,12 @@ Examples:
   batchgen plan prompts.csv
   batchgen plan prompts.csv -o runs/tonight -c 32 --rpm 900 --budget 50 --deadline 07:00
   batchgen plan jobs/sample.toml --json | jq .cost.high_usd
+  batchgen plan prompts.csv -c 64 --rehearse --quota 300
+  batchgen plan prompts.csv --rehearse --latency 18 --fault overloaded=0.02 --fault refusal=0.01
+  batchgen plan jobs/sample.toml --rehearse --json | jq .rehearsal.seconds.p95
+
+\b
+A rehearsed night meets what the flags say, else what the run directory has seen, else the simulator's own.
 
 \b
 Exit status: 0 it can be done as asked; 1 the budget, the deadline or the disk is not enough; 2 bad input.

@@ -10,21 +10,25 @@ import msgspec
 
 from batchgen import disk, outlook
 from batchgen import job as jobs
-from batchgen.cli import running
+from batchgen.cli import rehearsing, running
 from batchgen.cli.counting import span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.deadline import Bottleneck, parse
+from batchgen.errors import InputError
 from batchgen.job import OnUncertain
 from batchgen.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from batchgen.conditions import Wishes
     from batchgen.job import Job
     from batchgen.outlook import BudgetCheck, Cost, Preview
 
-_NO_RUN = ("-n", "--dry-run", "--json")
+_NO_RUN = ("-n", "--dry-run", "--json", "--rehearse")
+_OF_A_PLAN = ("--deadline", "--seeds", "--quota", "--latency", "--fault")
+"""With a value each."""
 _LETTERS = re.compile(r"-(?=[qv]*n)[nqv]+\Z")
 """Flags of one letter together, `-n` among them."""
 
@@ -37,32 +41,46 @@ def tell(
     keys: set[str],
     as_json: bool,
     deadline: str | None = None,
+    expected: Wishes | None = None,
+    nights: int = 0,
 ) -> int:
     """
     Say what a run would do; 1 where budget, deadline or disk are in the way, else 0.
 
     :param typed: the arguments that asked for it.
     :param keys: what is not to be shown.
+    :param expected: what a rehearsed night is like; None rehearses none.
+    :param nights: so many are rehearsed.
     :raises InputError: the job, its manifest or the deadline cannot be used.
     """
     now = datetime.now().astimezone()
     due = None if deadline is None else parse(deadline, now)
     job = jobs.resolve(source, given)
     running.warn_of_environment(job)
+    if nights and job.manifest == "-":
+        raise InputError(
+            "--rehearse: a rehearsal reads the table again, and standard input is read only once"
+        )
     found = outlook.preview(job, deadline=due, now=now)
+    played = None if expected is None else rehearsing.play(job, expected, nights=nights)
     command = _command(typed, keys)
     if as_json:
-        say_json({**msgspec.structs.asdict(found), "next": command})
+        rehearsal = {} if played is None else {"rehearsal": played}
+        say_json({**msgspec.structs.asdict(found), **rehearsal, "next": command})
     else:
-        say("\n".join([*_told(job, found, now), *_next(found, command)]))
+        rehearsed = [] if played is None else rehearsing.told(played)
+        say("\n".join([*_told(job, found, now), *rehearsed, *_next(found, command)]))
     return found.exit_status
 
 
 def _command(typed: Sequence[str], keys: set[str]) -> list[str]:
     """The command that does it: what was typed, as a run."""
+    rest = [*typed]
+    for flag in _OF_A_PLAN:
+        rest = running.without_flag(rest, flag)
     rest = [
         _LETTERS.sub(lambda flags: flags[0].replace("n", ""), argument)
-        for argument in running.without_flag(typed, "--deadline")
+        for argument in rest
         if argument not in _NO_RUN
     ]
     if "plan" in rest:

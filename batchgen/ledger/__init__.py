@@ -18,6 +18,7 @@ from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
 from batchgen.ledger.history import History
 from batchgen.ledger.onlooker import LATEST, Latest, Moment, Onlooker
 from batchgen.ledger.reader import (
+    Attempted,
     Failed,
     Journey,
     Reader,
@@ -37,6 +38,7 @@ __all__ = [
     "EXAMPLES",
     "LATEST",
     "Attempt",
+    "Attempted",
     "Audit",
     "Failed",
     "History",

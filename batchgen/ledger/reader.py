@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
+from contextlib import closing
 from decimal import Decimal  # noqa: TC003
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -144,6 +145,21 @@ class Journey(Value, frozen=True, kw_only=True):
     """The latencies of all its requests."""
 
 
+class Attempted(Value, frozen=True, kw_only=True):
+    """How one request went."""
+
+    model: str
+    expect: Expect
+    error_class: str | None
+    """None where it brought what it was to bring."""
+    http_status: int | None
+    started_at: int
+    latency: float
+    """Seconds until its end, whatever that was."""
+    text_tokens: int
+    image_tokens: int
+
+
 class Totals(Value, frozen=True, kw_only=True):
     """Everything a run directory ever asked for and paid, rows deleted since included."""
 
@@ -224,6 +240,12 @@ class Reader:
         (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             raise damaged(self.path, " ".join(said.split()))
+
+    @told
+    def copy(self, path: Path) -> None:
+        """Write the whole ledger, as it stands at one moment, into another file."""
+        with closing(sqlite3.connect(path)) as target:
+            self._connection.backup(target)
 
     @told
     def states(self, keys: Sequence[str]) -> dict[str, State]:
@@ -397,6 +419,20 @@ class Reader:
         return self._connection.execute(
             "SELECT key, id FROM tasks WHERE key > ? ORDER BY key LIMIT ?", (after, most)
         ).fetchall()
+
+    @told
+    def attempted(self, provider: str, *, most: int) -> list[Attempted]:
+        """So many latest requests to a provider of which the end is known, the oldest first."""
+        rows = self._connection.execute(
+            "SELECT model, expect, latest.error_class, latest.http_status, latest.started_at, latest.latency,"
+            " latest.text_tokens, latest.image_tokens FROM"
+            " (SELECT * FROM attempts WHERE latency IS NOT NULL"
+            " AND (submitted_at IS NOT NULL OR error_class = 'unreachable') ORDER BY id DESC LIMIT ?)"
+            " AS latest JOIN tasks USING (key) WHERE provider = ? ORDER BY latest.id",
+            (most, provider),
+        )
+        names = Attempted.__struct_fields__
+        return [Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows]
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

@@ -106,12 +106,13 @@ def usd(amount: int | None) -> Decimal:
     return ZERO if amount is None else amount * _NANO
 
 
-def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, make: bool = False, durable: bool = True) -> sqlite3.Connection:
     """
     Open the ledger.
 
     :param make: whether a new one is made where there is none, and one of an earlier version brought to this
         one. Else it is only read, and an earlier version shows nothing where it has nothing.
+    :param durable: whether what is committed outlives a crash of the machine.
     :raises InputError: the file is another program's or a newer batchgen's.
     :raises DamagedError: it was a ledger, or there is nothing in it.
     :raises StorageError: it cannot be read or written.
@@ -120,7 +121,7 @@ def connect(path: Path, *, make: bool = False) -> sqlite3.Connection:
         raise DamagedError(f"{path}: the ledger is empty; {_restore(path)}")
     try:
         connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         if make and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
             _carry_out(connection, _SCHEMA)

@@ -116,14 +116,25 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, *, blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None
+        self,
+        path: Path,
+        *,
+        blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
+        durable: bool = True,
     ) -> None:
-        """:param blocking: runs blocking calls; threads unless given."""
+        """
+        Open the ledger, or make it.
+
+        :param blocking: runs blocking calls; threads unless given.
+        :param durable: False for a copy that nobody needs after a crash: file names and numbers of attempts
+            are then known with the next commit, not with their own `submitted`.
+        """
         self.path = path
         self._blocking = blocking or _in_thread
         self._waiting: list[_Ticket[Any]] = []
         self._turn = anyio.Lock(fast_acquire=True)
-        self._connection = connect(path, make=True)
+        self._durable = durable
+        self._connection = connect(path, make=True, durable=durable)
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self._run = 0
 
@@ -327,11 +338,14 @@ class Ledger:
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
-        await self._commit(
-            lambda connection: connection.execute(
-                "UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id)
-            )
-        )
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id))
+
+        if self._durable:
+            await self._commit(write)
+        else:  # only a crash would need it before the attempt is settled
+            self._waiting.append(_Ticket(write))
 
     async def settle(
         self,

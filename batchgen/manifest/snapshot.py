@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
+_READ_AHEAD: Final = 32
+"""Tasks of which the cells are read at once: one by one they take four times as long."""
 _HELD_TASKS: Final = 512
 _HELD_BYTES: Final = 64 << 10
 """As stored: with all their variants those are 32 MB at most."""
@@ -55,6 +57,7 @@ class Batch:
         self._rows = rows
         self._variants = variants
         self._carried = carried
+        self._ahead: tuple[int, list[dict[str, Any]], list[int]] = (-1, [], [])
 
     @cached_property
     def keys(self) -> list[str]:
@@ -101,8 +104,7 @@ class Batch:
 
     def task(self, index: int) -> Task:
         """The `index`-th task of this batch."""
-        cell = {name: self._rows.column(name)[index].as_py() for name in self._told}
-        variant = self._variants[index].as_py()
+        cell, variant = self._cells(index)
         references, stop = cell.get("references"), cell.get("stop")
         return Task(
             key=self.keys[index],
@@ -190,6 +192,15 @@ class Batch:
         ours = [self._ids, self._variants, rows.column("prompt"), rows.column("model"), self._keys]
         carried = [rows.column(CARRIED + name) for name in self._carried.names]
         return pa.RecordBatch.from_arrays([*ours, *carried], schema=pa.schema([*_RESULT, *self._carried]))
+
+    def _cells(self, index: int) -> tuple[dict[str, Any], int]:
+        """What a task is made of, and its variant; some are read at once, as they are asked for in turn."""
+        start = index - index % _READ_AHEAD
+        if start != self._ahead[0]:
+            stretch = self._rows.select(self._told).slice(start, _READ_AHEAD)
+            self._ahead = start, stretch.to_pylist(), self._variants.slice(start, _READ_AHEAD).to_pylist()
+        _, rows, variants = self._ahead
+        return rows[index - start], variants[index - start]
 
     @cached_property
     def _told(self) -> list[str]:

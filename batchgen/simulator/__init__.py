@@ -9,8 +9,8 @@ into an httpx client in the same process, `app` on a socket.
 """
 
 from batchgen.simulator.account import Account
-from batchgen.simulator.endpoint import Endpoint
+from batchgen.simulator.endpoint import Decided, Endpoint
 from batchgen.simulator.reply import Ending, Reply
-from batchgen.simulator.settings import Faults, Settings
+from batchgen.simulator.settings import Faults, Latency, Settings
 
-__all__ = ["Account", "Ending", "Endpoint", "Faults", "Reply", "Settings"]
+__all__ = ["Account", "Decided", "Ending", "Endpoint", "Faults", "Latency", "Reply", "Settings"]

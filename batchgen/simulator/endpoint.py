@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from batchgen.records import Value
 from batchgen.simulator import answers, asked, bodies, sold
 from batchgen.simulator.account import Account, content_key
 from batchgen.simulator.answers import Draw
@@ -36,6 +37,16 @@ LINKS_KEPT = 10_000
 
 _FREE = ("rate_limited", "rate_limited_silent", "daily_quota", "overloaded", "server_error", "no_channel")
 _ENDINGS = {"reset_after": Ending.RESET_AFTER, "truncated": Ending.TRUNCATED, "hang": Ending.HANG}
+
+
+class Decided(Value, frozen=True, kw_only=True):
+    """An answer that is billed, before it is written."""
+
+    draw: Draw
+    answer: Answer
+    delay: float
+    """Seconds until it comes."""
+    ending: Ending
 
 
 class Endpoint:
@@ -113,6 +124,19 @@ class Endpoint:
             asked.check(request, offer.model, offer.provider, length=len(call.body))
         except ValueError as error:
             return _told(spoken, 400, "INVALID_ARGUMENT", f"Invalid request: {error}")
+        decided = self._decided(request, offer, spoken, call.headers.get("host", "simulator"))
+        return decided if isinstance(decided, Reply) else self.written(decided)
+
+    def ask(self, request: Asked, offer: Offer) -> Reply | Decided:
+        """
+        Decide on a request without its bytes, in chat completions; book what is billed.
+
+        Nothing of it is checked. A failure that is free comes as it is written.
+        """
+        self.account.seen += 1
+        return self._decided(request, offer, CHAT, "simulator")
+
+    def _decided(self, request: Asked, offer: Offer, spoken: Format, host: str) -> Reply | Decided:
         now = self._clock()
         if wait := max((bucket.wait(now) for bucket in self._buckets), default=0.0):
             dice = random.Random(f"{self.settings.seed} {request.prompt}")
@@ -120,7 +144,7 @@ class Endpoint:
         for bucket in self._buckets:
             bucket.take()
         self.account.admitted.append(now)
-        return self._admitted(self._draw(request, offer, spoken, call.headers.get("host", "simulator")))
+        return self._admitted(self._draw(request, offer, spoken, host))
 
     def _draw(self, request: Asked, offer: Offer, spoken: Format, host: str) -> Draw:
         key = content_key(request.prompt, offer.model.id, request.references)
@@ -144,7 +168,7 @@ class Endpoint:
             host=host,
         )
 
-    def _admitted(self, draw: Draw) -> Reply:
+    def _admitted(self, draw: Draw) -> Reply | Decided:
         if draw.fault in _FREE:
             return self._failed(draw)
         answer = self._answer(draw)
@@ -152,17 +176,23 @@ class Endpoint:
             return reply
         self.account.answered += 1
         self.account.book(draw.offer.model, answer.tokens, draw.key)
-        median = 25.0 if "pro" in draw.offer.model.id else 12.0
-        delay = draw.random.lognormvariate(math.log(median), 0.35) * self.settings.latency
+        usual = self.settings.latency_of(draw.offer.model.id)
+        delay = draw.random.lognormvariate(math.log(usual.median), usual.spread) * self.settings.latency
+        ending = _ENDINGS.get(draw.fault or "", Ending.WHOLE)
+        return Decided(draw=draw, answer=answer, delay=delay, ending=ending)
+
+    def written(self, decided: Decided) -> Reply:
+        """An answer as it goes over the wire; its pictures are not painted yet."""
+        draw, answer = decided.draw, decided.answer
         shape, body = self._composed(draw, answer)
         kind = "text/event-stream" if draw.asked.stream and draw.asked.events else "application/json"
         return Reply(
             status=200,
-            delay=delay,
+            delay=decided.delay,
             headers={"content-type": kind, "x-request-id": answer.id},
             body=body,
             stream=draw.format.opening(shape, answer) if draw.asked.stream else None,
-            ending=_ENDINGS.get(draw.fault or "", Ending.WHOLE),
+            ending=decided.ending,
         )
 
     def _answer(self, draw: Draw) -> Answer:

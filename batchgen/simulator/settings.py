@@ -6,6 +6,8 @@ A job file's `[simulator]` table, with `[simulator.faults]`, has these names.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from typing import Literal
 
 from batchgen.errors import InputError
@@ -65,6 +67,24 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in apart]
 
 
+class Latency(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a model takes for an answer: log-normal, as the real ones are."""
+
+    median: float
+    """Seconds."""
+    spread: float = 0.35
+    """Of the logarithm, the standard deviation; 0.0: always the same."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.median < math.inf:
+            raise InputError(f"simulator latencies: a median of {self.median} s is not above 0")
+        if not 0 <= self.spread <= 10:
+            raise InputError(f"simulator latencies: a spread of {self.spread} is not from 0 to 10")
+
+
+_FLASH, _PRO = Latency(median=12.0), Latency(median=25.0)
+
+
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the endpoint is like."""
 
@@ -83,7 +103,9 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     burst: int = 10
     """Requests (pictures) that fit at once."""
     latency: float = 1.0
-    """1.0: medians of 12 s (flash) and 25 s (pro); 0.0: none."""
+    """1.0: medians of 12 s (flash) and 25 s (pro), and the `latencies` as they stand; 0.0: none."""
+    latencies: Mapping[str, Latency] = {}
+    """By model id, in place of those medians."""
     faults: Faults = Faults()
     shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
     """Where the picture stands in the answer; see `bodies`."""
@@ -101,6 +123,10 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """False: every picture is the same plain one, a small one where no size is asked for: for speed."""
     details: bool = True
     """False: the usage is a sum that does not tell text from picture."""
+
+    def latency_of(self, model: str) -> Latency:
+        """What is set for a model, else what models of its kind take."""
+        return self.latencies.get(model) or (_PRO if "pro" in model else _FLASH)
 
     def __post_init__(self) -> None:
         least = {"calm": 0, "burst": 1, "latency": 0}
