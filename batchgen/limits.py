@@ -134,8 +134,8 @@ class Ramp:
     Finds a limit that nobody declared, and keeps to it.
 
     It opens as TCP does (RFC 5681, section 3.1): some starts at once, two more for each that was answered,
-    and, since pictures take long, some more with time, twice as many in every other second. The first 429 of a
-    burst ends that and cuts the rate of starts, which then grows by the cubic function of RFC 9438, section
+    and, since pictures take long, some more with time, twice as many in every other second. The first 429 of
+    a burst ends that and cuts the rate of starts, which then grows by the cubic function of RFC 9438, section
     4.2: fast back to where the 429 came, level there, and fast again beyond, to twice the rate within a
     minute. So a limit is found and kept to, and a passing one is soon forgotten.
     """
