@@ -148,6 +148,8 @@ class Ramp:
     """Starts at once: what the smallest quotas seen let through."""
     DOUBLING = 2.0
     """Seconds in which as many more may start as before, without an answer."""
+    QUIET = 2.0
+    """Seconds after an overload in which nothing grows."""
 
     def __init__(self, *, declared: bool, known: float | None = None) -> None:
         """
@@ -159,6 +161,8 @@ class Ramp:
         self._starts: deque[float] = deque(maxlen=32)
         self._peak = math.inf if known is None else known
         self._dip = 0.0
+        self._grown = 0.0
+        """Seconds of growth, up to `_since`."""
         self._since = -math.inf
         self._next = -math.inf
         self._opening = not declared and known is None
@@ -200,11 +204,16 @@ class Ramp:
 
     def hold(self, until: float) -> None:
         """Begin to grow at `until`, with the first start."""
-        self._since = self._next = until
+        self._grown, self._since, self._next = 0.0, until, until
+
+    def pause(self, now: float) -> None:
+        """Grow no further for a moment: who is overloaded has named no limit, and must not be pressed."""
+        self._grown += max(0.0, now - self._since)
+        self._since = max(now + self.QUIET, self._since)
 
     def rate(self, at: float) -> float:
         """Starts a second that are allowed at `at`, once a limit was met."""
-        grown = max(0.0, at - self._since) / self.STRETCH - self._dip
+        grown = (self._grown + max(0.0, at - self._since)) / self.STRETCH - self._dip
         return max(self.FLOOR, self._peak * (1 + grown**3))
 
 
@@ -311,6 +320,10 @@ class Gate:
             self._opens_at = now + delay
             self._ramp.hold(self._opens_at)
         return self.cooling
+
+    def overloaded(self) -> None:
+        """Press no harder: the endpoint has said that it is overloaded, which is no limit of ours."""
+        self._ramp.pause(self._clock())
 
     def park(self, started: Pass, wait: float) -> bool:
         """

@@ -738,3 +738,14 @@ async def test_a_probe_that_meets_the_same_end_parks_everybody_again() -> None:
     shared.settle(again, None, ok=True)
     with anyio.fail_after(0.1):
         await shared.enter(0)
+
+
+def test_an_overload_holds_the_growth_for_a_moment_and_cuts_nothing() -> None:
+    ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
+    before = ramp.rate(10.0)
+    ramp.pause(10.0)
+    assert ramp.rate(10.0) == ramp.rate(12.0) == before
+    assert ramp.rate(20.0) == pytest.approx(other.rate(18.0))
+    for second in range(20, 40):
+        ramp.pause(float(second))
+    assert ramp.rate(41.0) == pytest.approx(other.rate(18.0))

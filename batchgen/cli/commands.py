@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from batchgen.cli import examples
-from batchgen.cli.options import Lines, complete_model, complete_provider, pairs, parsed
+from batchgen.cli.options import Lines, Rate, complete_model, complete_provider, pairs, parsed
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
@@ -78,7 +78,12 @@ def commands() -> None:
     help="An id or alias.  [default: gemini-3.1-flash-image-preview]",
 )
 @click.option("-c", "--concurrency", type=int, metavar="N", help="Requests in flight at most.  [default: 8]")
-@click.option("--rpm", type=float, metavar="N", help="Requests a minute, paced, never passed.")
+@click.option(
+    "--rpm",
+    type=Rate(),
+    metavar="N",
+    help="Requests a minute, paced, never passed.  [default: auto: felt for]",
+)
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, never passed.")
 @click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
