@@ -135,6 +135,7 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 8
     rpm: _Rate | None = None
+    """Requests a minute; where none is stated (in files and flags also as `auto`), it is found out."""
     ipm: _Rate | None = None
     tpm: _Rate | None = None
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
@@ -231,6 +232,8 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     is_job = source.lower().endswith(".toml")
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
+    if values.get("rpm") == "auto":
+        values["rpm"] = None
     if is_job and values.get("output") is None:
         values["output"] = str(Path("runs") / name(source))
     try:

@@ -131,47 +131,89 @@ class Pacer:
 
 class Ramp:
     """
-    Lets starts return gradually after a 429; without one it holds nobody.
+    Finds a limit that nobody declared, and keeps to it.
 
-    The first 429 of a burst cuts the rate of starts, which then grows by the cubic function of RFC 9438,
-    section 4.2: fast back to where the 429 came, level there, and fast again beyond, to twice the rate within
-    a minute. So a limit that nobody declared is found and kept to, and a passing one is soon forgotten.
+    It opens as TCP does (RFC 5681, section 3.1): some starts at once, two more for each that was answered,
+    and, since pictures take long, some more with time, twice as many in every other second. The first 429 of
+    a burst ends that and cuts the rate of starts, which then grows by the cubic function of RFC 9438, section
+    4.2: fast back to where the 429 came, level there, and fast again beyond, to twice the rate within a
+    minute. So a limit is found and kept to, and a passing one is soon forgotten.
     """
 
     STRETCH = 30.0
     """Seconds from the level part to twice the rate."""
-    FLOOR = 0.25
+    FLOOR = 0.05
     """Starts a second below which nothing is cut: the cool-down between them does the rest."""
+    OPENING = 10
+    """Starts at once: what the smallest quotas seen let through."""
+    DOUBLING = 2.0
+    """Seconds in which as many more may start as before, without an answer."""
+    QUIET = 2.0
+    """Seconds after an overload in which nothing grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, declared: bool, known: float | None = None) -> None:
+        """
+        Begin.
+
+        :param declared: whether somebody keeps to a stated limit: then all start at once until a 429.
+        :param known: starts a second that an earlier run found.
+        """
         self._starts: deque[float] = deque(maxlen=32)
-        self._peak = math.inf
+        self._peak = math.inf if known is None else known
         self._dip = 0.0
+        self._grown = 0.0
+        """Seconds of growth, up to `_since`."""
         self._since = -math.inf
         self._next = -math.inf
+        self._opening = not declared and known is None
+        self._opened: float | None = None
+        """When the first request started."""
+        self._begun = self._answered = 0
+
+    @property
+    def limit(self) -> float | None:
+        """Starts a second at which the endpoint said 429 last; None where it never did."""
+        return None if math.isinf(self._peak) else self._peak
 
     def earliest(self, now: float) -> float:
         """When the next request may start."""
-        return max(now, self._next)
+        if self._opened is None or not self._opening:
+            return max(now, self._next)
+        more = (self._begun + 1 - 2 * self._answered) / self.OPENING
+        return max(now, self._opened + self.DOUBLING * math.log2(more) if more > 1 else now)
 
     def start(self, at: float) -> None:
         """Note a start."""
+        if self._opened is None:
+            self._opened = at
+            self._since = at
+        self._begun += 1
         self._starts.append(at)
         self._next = at + 1 / self.rate(at)
+
+    def answered(self) -> None:
+        """Note a good answer."""
+        self._answered += 1
 
     def cut(self, now: float, share: float) -> None:
         """Go back to `share` of the present rate of starts."""
         seen = len(self._starts) / max(1.0, now - self._starts[0])
+        self._opening = False
         self._peak = min(self.rate(now), seen)
         self._dip = math.cbrt(1 - share)
 
     def hold(self, until: float) -> None:
         """Begin to grow at `until`, with the first start."""
-        self._since = self._next = until
+        self._grown, self._since, self._next = 0.0, until, until
+
+    def pause(self, now: float) -> None:
+        """Grow no further for a moment: who is overloaded has named no limit, and must not be pressed."""
+        self._grown += max(0.0, now - self._since)
+        self._since = max(now + self.QUIET, self._since)
 
     def rate(self, at: float) -> float:
-        """Starts a second that are allowed at `at`."""
-        grown = max(0.0, at - self._since) / self.STRETCH - self._dip
+        """Starts a second that are allowed at `at`, once a limit was met."""
+        grown = (self._grown + max(0.0, at - self._since)) / self.STRETCH - self._dip
         return max(self.FLOOR, self._peak * (1 + grown**3))
 
 
@@ -218,7 +260,7 @@ class Gate:
         starts = [limit for limit in (rpm, ipm) if limit is not None]
         self._starts = Pacer(min(starts)) if starts else None
         self._tokens = Pacer(tpm) if tpm is not None else None
-        self._ramp = Ramp()
+        self._ramp = Ramp(declared=bool(starts))
         self._learned = _Learned()
         self._rng = rng
         self._clock = clock
@@ -279,6 +321,10 @@ class Gate:
             self._ramp.hold(self._opens_at)
         return self.cooling
 
+    def overloaded(self) -> None:
+        """Press no harder: the endpoint has said that it is overloaded, which is no limit of ours."""
+        self._ramp.pause(self._clock())
+
     def park(self, started: Pass, wait: float) -> bool:
         """
         Hold everybody for `wait` seconds because `started` met the end of a quota.
@@ -299,8 +345,10 @@ class Gate:
 
         `ok` says that the server took the request: the next cool-down is a first one again.
         """
-        if ok and started.at > self._cooled_at:
-            self._strikes = 0
+        if ok:
+            self._ramp.answered()
+            self._strikes = self._strikes if started.at <= self._cooled_at else 0
+            self._freed.set()
         if started is self._probe:
             self._probe = None
             self._freed.set()

@@ -69,6 +69,7 @@ _NEARLY = Decimal("0.8")
 _RECHECK = 600.0
 """Seconds until a daily quota is asked for again that was to be reset and was not."""
 _RECHECKS = 6
+_OVERLOADED = frozenset({503, 529})
 _SKEW = 5.0
 """Seconds by which our clock may be ahead of the one that resets a quota."""
 _ASIDE = 4
@@ -503,6 +504,8 @@ class Purchase:
             self._bear(outcome)
         if decision.action is Action.COOL:
             self._tell(events.Cooled(seconds=self._gate.cool(leave, outcome.retry_after)))
+        elif outcome.http_status in _OVERLOADED:
+            self._gate.overloaded()
         return decision.delay
 
     def _bear(self, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from batchgen.cli import examples
 from batchgen.cli.options import (
     Lines,
+    Rate,
     complete_file,
     complete_folder,
     complete_model,
@@ -90,7 +91,12 @@ def commands() -> None:
     help="An id or alias.  [default: gemini-3.1-flash-image-preview]",
 )
 @click.option("-c", "--concurrency", type=int, metavar="N", help="Requests in flight at most.  [default: 8]")
-@click.option("--rpm", type=float, metavar="N", help="Requests a minute, paced, never passed.")
+@click.option(
+    "--rpm",
+    type=Rate(),
+    metavar="N",
+    help="Requests a minute, paced, never passed.  [default: auto: felt for]",
+)
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, never passed.")
 @click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen import disk, manifest
+from batchgen.cli.places import check_run_directory
 from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
@@ -43,6 +44,7 @@ def tell(
     for name, (flag, kinds) in _MEANT_FOR.items():
         if options[name] and kind not in kinds:
             raise InputError(f"{flag} is for --to {' and '.join(kinds)}; leave it out")
+    check_run_directory(directory)
     out = Path(output) if output is not None else Path(directory) / "export" / kind
     ids = None if only is None else manifest.read_ids(only)
     bar = Bar("row", shown=not quiet and sys.stderr.isatty())

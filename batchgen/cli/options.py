@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -89,6 +89,14 @@ def parsed(_: click.Context, parameter: click.Parameter, given: str | None) -> o
         return decoded(given)
     except InputError as cause:
         raise click.BadParameter(str(cause), param=parameter) from None
+
+
+class Rate(click.types.FloatParamType):
+    """So many a minute, or `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  click's own
+        """Take the word as it is."""
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 class Lines(click.types.StringParamType):

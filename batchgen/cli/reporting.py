@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
+from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.report import build
@@ -28,6 +29,7 @@ def tell(
     quiet: bool,
 ) -> int:
     """Make the page of a run directory and tell where it is; 0, or 1 where pictures are missing or bad."""
+    check_run_directory(directory)
     bar = _Bar(shown=not quiet and sys.stderr.isatty())
     try:
         built = build(
