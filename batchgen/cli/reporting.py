@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from batchgen.cli.places import check_run_directory
+from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.report import build
@@ -30,7 +28,7 @@ def tell(
 ) -> int:
     """Make the page of a run directory and tell where it is; 0, or 1 where pictures are missing or bad."""
     check_run_directory(directory)
-    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    bar = Bar("row", shown=not quiet and sys.stderr.isatty())
     try:
         built = build(
             Path(directory),
@@ -47,26 +45,6 @@ def tell(
     else:
         say("\n".join(_told(built, directory)))
     return int(bool(built.problems))
-
-
-class _Bar:
-    """A progress bar for a terminal."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown
-        self._bar: tqdm[NoReturn] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        with suppress(OSError, ValueError):  # a terminal that has gone away
-            self._bar = self._bar or tqdm(
-                total=total, unit="row", disable=not self._shown, dynamic_ncols=True, file=sys.stderr
-            )
-            self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            with suppress(OSError, ValueError):
-                self._bar.close()
 
 
 def _told(built: Built, directory: str) -> list[str]:
