@@ -43,9 +43,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     faults = Faults(overloaded=0.2, refusal=0.45, reset_after=0.05)
     nights = Nights(tmp_path_factory.mktemp("report"), Settings(paint=True, seed=2, faults=faults))
     nights.rows(12)
-    nights.run(limit=6, max_failure_rate=1)
+    nights.run(limit=6, image_size="512", max_failure_rate=1)
     nights._now += 3600
-    nights.run(max_failure_rate=1)
+    nights.run(image_size="512", max_failure_rate=1)
     return nights
 
 
@@ -114,7 +114,7 @@ ATTEMPTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(attempts=ATTEMPTS)
 def test_any_attempts_make_charts_of_few_points_that_lose_none(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[tuple[Any, ...]]

@@ -129,7 +129,6 @@ function latencyFigure() {
   ];
   const shown = (values) => (place) => (values[place] === null ? "–" : span(values[place]));
   const options = { ...overTime, axes: [hours, { values: (_, splits) => splits.map(brief) }], lines };
-  for (const line of lines) line.gaps = false;
   return figure(
     "Latency over time",
     sentence,

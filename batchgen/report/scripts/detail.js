@@ -18,11 +18,11 @@ class Detail {
   show(place) {
     if (place < 0 || place >= this.grid.rows.length) return;
     this.grid.current = place;
-    this.show_(this.grid.rows[place]);
+    this.showRow(this.grid.rows[place]);
   }
 
   /** Show a row whether or not the filters let it through. */
-  show_(row) {
+  showRow(row) {
     this.row = row;
     const place = this.grid.rows.indexOf(row);
     if (place >= 0) this.grid.current = place;
@@ -119,7 +119,7 @@ class Detail {
     const image = thumbnail(row.thumb);
     return el(
       "button",
-      { type: "button", class: "mini", title: title(row), "aria-label": `Row ${title(row)}`, "aria-current": row === this.row ? "true" : null, onclick: () => this.show_(row) },
+      { type: "button", class: "mini", title: title(row), "aria-label": `Row ${title(row)}`, "aria-current": row === this.row ? "true" : null, onclick: () => this.showRow(row) },
       image ? el("img", { src: image, alt: "" }) : el("span", { text: why(row) }),
     );
   }

@@ -26,11 +26,12 @@ const count = (number) => wholes.format(number);
 /** "1 picture", "2 pictures". */
 const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
+// Made once: a formatter takes longer to make than a card.
+const digits = (number) => new Intl.NumberFormat("en-US", { minimumFractionDigits: number, maximumFractionDigits: number });
+const [cents, fine] = [digits(2), digits(4)];
+
 /** USD with as many digits as it takes to see the amount. */
-function money(amount) {
-  const digits = Math.abs(amount) >= 1 || amount === 0 ? 2 : 4;
-  return `$${amount.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
-}
+const money = (amount) => `$${(Math.abs(amount) >= 1 || amount === 0 ? cents : fine).format(amount)}`;
 
 /** Seconds in their two largest units. */
 function span(seconds) {

@@ -182,7 +182,7 @@ function face(row) {
 function badgesOf(row) {
   const badge = (text, bad = false) => el("span", { class: bad ? "badge bad" : "badge", text });
   return [
-    row.status !== "succeeded" ? badge(data.words[row.status] ?? row.status, row.status !== "pending") : null,
+    ["succeeded", "pending"].includes(row.status) ? null : badge(data.words[row.status] ?? row.status, true),
     row.size_ok === false ? badge("size", true) : null,
     row.blank ? badge("blank", true) : null,
     row.near !== undefined ? badge("look-alike", true) : null,

@@ -85,6 +85,7 @@ function markMeant(mark) {
   else toggleMark(row, wanted, () => grid.refresh(grid.current));
 }
 
+const sideways = { ArrowRight: 1, ArrowLeft: -1 };
 const arrows = {
   ArrowRight: () => 1,
   ArrowLeft: () => -1,
@@ -126,9 +127,9 @@ function pressed(event) {
   const arrow = arrows[event.key];
   const inTabs = event.target.closest("[role=tablist]");
   if (arrow && inTabs) return showView(byId("gallery").hidden ? "gallery" : "figures");
-  if (arrow && detail.open && Math.abs(arrow()) === 1 && event.key.length > 4 && !event.key.endsWith("n") && !event.key.endsWith("p")) {
+  if (sideways[event.key] && detail.open) {
     event.preventDefault();
-    return detail.step(arrow());
+    return detail.step(sideways[event.key]);
   }
   if (arrow && !detail.open && event.target.closest(".cell")) {
     event.preventDefault();
@@ -168,6 +169,10 @@ function listen() {
   byId("theme").addEventListener("click", toggleTheme);
   byId("ask").addEventListener("click", () => byId("help").showModal());
   for (const view of ["gallery", "figures"]) byId(`tab-${view}`).addEventListener("click", () => showView(view));
+  for (const command of document.querySelectorAll(".copy")) {
+    Object.assign(command, { tabIndex: 0, role: "button", title: "Copy" });
+    command.addEventListener("keydown", (event) => event.key === "Enter" && copy(command));
+  }
   document.addEventListener("keydown", pressed);
   document.addEventListener("click", chosen);
   addEventListener("resize", settled(() => byId("figures").hidden || drawFigures(), 150));
@@ -190,7 +195,7 @@ function chosen(event) {
 function openLinked() {
   const key = location.hash.startsWith("#row=") ? decodeURIComponent(location.hash.slice(5)) : null;
   const row = key === null ? undefined : byKey.get(key);
-  if (row !== undefined) detail.show_(row);
+  if (row !== undefined) detail.showRow(row);
 }
 
 recall();
