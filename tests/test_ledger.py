@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchgen.errors import DamagedError, InputError, StorageError
@@ -354,6 +354,7 @@ ADDED_UP = (
         max_size=15,
     )
 )
+@example([("open", 0, BOUGHT), ("ask", 0, SAID), ("die", 0, BOUGHT)])
 def test_sums_over_all_rows_are_those_of_the_rows_whatever_writes_them(
     plan: list[tuple[str, int, Outcome]],
 ) -> None:

@@ -449,7 +449,8 @@ class Reader:
     def totals(self) -> Totals:
         """Everything ever asked for in this run directory."""
         tasks = self._connection.execute(
-            "SELECT status, sum(tasks), sum(in_words * tasks) FROM task_sums GROUP BY 1 HAVING sum(tasks) > 0"
+            "SELECT status, sum(iif(in_words, 0, tasks)), sum(iif(in_words, tasks, 0)) FROM task_sums"
+            " GROUP BY 1 HAVING sum(tasks) > 0"
         ).fetchall()
         prompt, text, image, total, requests, cost, wasted, unknown, exposed, charged, unpriced = (
             self._connection.execute(

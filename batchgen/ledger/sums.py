@@ -29,22 +29,21 @@ _ADDED = {
 """What is summed up of attempts; `{0}` is whose columns. Money in nano-USD; 0 where it is not known."""
 COLUMNS = tuple(_ADDED)
 _OF_ATTEMPT = "{0}run, ifnull({0}error_class, '')"
-_OF_TASK = "{0}status, ifnull({0}error_class, ''), ifnull({0}status = 'succeeded' AND {0}images = '[]', 0)"
-"""A task that succeeded without a picture was done in words."""
+_OF_TASK = "{0}status, ifnull({0}error_class, ''), 0"
+_IN_WORDS = "ifnull({0}status = 'succeeded' AND {0}images = '[]', 0)"
+"""A task that succeeded without a picture was done in words; it is counted once more among those."""
 
 _FRESH_ATTEMPTS = (
     "SELECT run, ifnull(error_class, '') AS class, "  # noqa: S608  nobody's values are in here, nor below
     + ", ".join(f"sum({term.format('')}) AS {name}" for name, term in _ADDED.items())
     + " FROM attempts WHERE settled_at IS NOT NULL GROUP BY 1, 2"
 )
-# By two indices: the rows themselves, with all their pictures, are not looked at. What was done in words has
-# succeeded, and what has succeeded has no error.
+# By two indices: the rows themselves, with all their pictures, are not looked at.
 _FRESH_TASKS = """
-SELECT status, ifnull(error_class, '') AS class, in_words, sum(held) AS tasks FROM (
-  SELECT status, error_class, 0 AS in_words, count(*) AS held FROM tasks GROUP BY status, error_class
-  UNION ALL SELECT 'succeeded', NULL, 0, -count(*) FROM tasks WHERE status = 'succeeded' AND images = '[]'
-  UNION ALL SELECT 'succeeded', NULL, 1, count(*) FROM tasks WHERE status = 'succeeded' AND images = '[]'
-) GROUP BY 1, 2, 3 HAVING sum(held) <> 0
+SELECT status, ifnull(error_class, '') AS class, 0 AS in_words, count(*) AS tasks FROM tasks
+  GROUP BY status, error_class
+UNION ALL SELECT 'succeeded', '', 1, count(*) FROM tasks WHERE status = 'succeeded' AND images = '[]'
+  HAVING count(*) > 0
 """
 
 _ADD_ATTEMPT = (
@@ -59,11 +58,13 @@ _TAKE_ATTEMPT = (
     + f" WHERE OLD.settled_at IS NOT NULL AND (run, class) = ({_OF_ATTEMPT.format('OLD.')})"
 )
 _ADD_TASK = (
-    f"INSERT INTO task_sums SELECT {_OF_TASK.format('NEW.')}, 1 WHERE true"
+    f"INSERT INTO task_sums SELECT {_OF_TASK.format('NEW.')}, 1"
+    f" UNION ALL SELECT 'succeeded', '', 1, 1 WHERE {_IN_WORDS.format('NEW.')}"
     " ON CONFLICT DO UPDATE SET tasks = tasks + 1"
 )
 _TAKE_TASK = (
     f"UPDATE task_sums SET tasks = tasks - 1 WHERE (status, class, in_words) = ({_OF_TASK.format('OLD.')})"  # noqa: S608
+    f" OR (status, class, in_words) = ('succeeded', '', 1) AND {_IN_WORDS.format('OLD.')}"
 )
 
 RENEW = (
@@ -93,6 +94,7 @@ CREATE TRIGGER task_added AFTER INSERT ON tasks
   BEGIN {_ADD_TASK}; END;
 CREATE TRIGGER task_changed AFTER UPDATE OF status, error_class, images ON tasks
   WHEN ({_OF_TASK.format("NEW.")}) IS NOT ({_OF_TASK.format("OLD.")})
+    OR {_IN_WORDS.format("NEW.")} <> {_IN_WORDS.format("OLD.")}
   BEGIN {_TAKE_TASK}; {_ADD_TASK}; END;
 CREATE TRIGGER task_gone AFTER DELETE ON tasks
   BEGIN {_TAKE_TASK}; END;
@@ -109,8 +111,8 @@ def _differences(table: str, fresh: str, held: str) -> str:
     """Sums that are not what they ought to be, or that nothing stands behind."""
     ours = f"SELECT * FROM {table} WHERE {held} <> 0"  # noqa: S608
     return (
-        f"SELECT count(*) FROM (SELECT * FROM ({ours} EXCEPT {fresh})"  # noqa: S608
-        f" UNION ALL SELECT * FROM ({fresh} EXCEPT {ours}))"
+        f"SELECT count(*) FROM (SELECT * FROM ({ours} EXCEPT SELECT * FROM ({fresh}))"  # noqa: S608
+        f" UNION ALL SELECT * FROM (SELECT * FROM ({fresh}) EXCEPT {ours}))"
     )
 
 

@@ -136,17 +136,13 @@ class Ledger:
         self._durable = durable
         self._connection = connect(path, make=True, durable=durable)
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
-        self._run = 0
+        self.run = 0
+        """The number of the run that was begun; 0 before that."""
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
         self._connection.close()
         self._ballast.release()
-
-    @property
-    def run(self) -> int:
-        """The number of the run that was begun; 0 before that."""
-        return self._run
 
     def begin(
         self,
@@ -174,7 +170,7 @@ class Ledger:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks, command),
             )
-            self._run = cursor.lastrowid or 0
+            self.run = cursor.lastrowid or 0
             return stems
 
         self._ballast.hold(in_flight)
@@ -213,7 +209,7 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             _settle_leftovers(connection, now)
             connection.execute(
-                "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self._run)
+                "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self.run)
             )
 
         try:
@@ -328,7 +324,7 @@ class Ledger:
             )
             cursor = connection.execute(
                 "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
-                (key, self._run, now, nano(reserved)),
+                (key, self.run, now, nano(reserved)),
             )
             return cursor.lastrowid or 0, claimed
 
