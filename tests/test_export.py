@@ -462,4 +462,4 @@ def test_what_cannot_be_meant_is_told(
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["export", str(tmp_path / "gone"), "--to", "hf"]) == 2
-    assert "no run has begun here" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err

@@ -26,6 +26,7 @@ def commands(page: str) -> list[tuple[str, int]]:
     return [(line, int(status[1]) if status else 0) for line, status in zip(lines, told, strict=True)]
 
 
+@pytest.mark.blocks  # a rehearsal has an event loop to itself, in which time is virtual
 @pytest.mark.parametrize("page", USES)
 def test_the_commands_of_a_use_run_as_they_stand(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
