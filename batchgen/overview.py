@@ -268,7 +268,7 @@ def _next(directory: str, run: Run | None, phase: Phase, *, left: int | None, fa
     if phase is not Phase.ENDED or left or run.ended != "done":
         return run.command
     if not failed:
-        return shlex.join(["batchgen", "verify", directory])
+        return shlex.join(["batchgen", "report", directory])
     if run.command is None:
         return None
     words = shlex.split(run.command)

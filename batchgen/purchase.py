@@ -577,7 +577,8 @@ class Purchase:
             logger.debug("row %s: done in %.1f s", row, outcome.latency)
         elif decision.action in {Action.RETRY, Action.COOL}:
             wait = max(decision.delay, outcome.retry_after or 0.0)
-            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, outcome.message, wait)
+            said = (outcome.message or "").rstrip(".")
+            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, said, wait)
         else:
             logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 

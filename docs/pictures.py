@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-COLUMNS, LINES = 110, 15
+COLUMNS, LINES = 124, 12
 NIGHT = """
 manifest = "{manifest}"
 provider = "simulator"
@@ -101,7 +101,7 @@ def gallery(browser: Browser, directory: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme=scheme)
         page.goto((directory / "report.html").as_uri())
         page.wait_for_timeout(1500)
-        page.screenshot(path=DOCS / f"report-{scheme}.png")
+        page.screenshot(path=DOCS / f"report-{scheme}.jpg", type="jpeg", quality=82)
         page.close()
 
 

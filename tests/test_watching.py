@@ -124,7 +124,7 @@ def test_the_lock_tells_a_run_at_work_from_a_dead_one(run: Run, held: bool, phas
 @pytest.mark.parametrize(
     ("ended", "tasks", "command"),
     [
-        ("done", {"succeeded": 1000}, "batchgen verify x"),
+        ("done", {"succeeded": 1000}, "batchgen report x"),
         ("done", {"succeeded": 990, "failed": 10}, "batchgen run night.toml -o x --retry-failed"),
         ("budget", {"succeeded": 990}, "batchgen run night.toml -o x"),
         ("done", {"succeeded": 990}, "batchgen run night.toml -o x"),

@@ -323,7 +323,7 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         rest = "which this run was not about: --only and --limit must take in both"
         lines.append(f"waiting: {summary.waiting:,} {rows}, {rest}")
     if resume is None:
-        return lines
+        return [*lines, f"next: {shlex.join(['batchgen', 'report', summary.directory])}"]
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
         resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
