@@ -20,7 +20,7 @@ from batchgen import runner
 from bench.servers import serving
 
 BOUND_MB, ROWS, WORKERS = 600, 128, 64
-_WIDTH, _HEIGHT, _BITS = 4096, 2890, 2
+PICTURE = {"width": 4096, "height": 2890, "bits": 2}
 
 
 def _child(url: str, backend: str) -> None:
@@ -50,7 +50,7 @@ def main() -> int:
     backend = "trio" if "--trio" in sys.argv else "asyncio"
     broken = False
     for chunked in (False, True):
-        with serving(width=_WIDTH, height=_HEIGHT, bits=_BITS, chunked=chunked) as url:
+        with serving(**PICTURE, chunked=chunked) as url:
             command = [sys.executable, "-m", "bench.memory", "child", url, backend]
             peak = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         kind = "chunked" if chunked else "Content-Length"

@@ -19,6 +19,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -26,8 +27,24 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parent.parent
 MODEL = "gemini-3.1-flash-image-preview"
 _CHUNK = 32 * 1024
+
+
+@contextmanager
+def listening(module: str, *arguments: str) -> Iterator[str]:
+    """Start `python -m module`, which prints the port it listens on; give its base URL, stop it at the end."""
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline()
+            if not port:
+                raise SystemExit(f"{module} did not start")
+            yield f"http://127.0.0.1:{int(port)}/v1"
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -38,14 +55,9 @@ def serving(*, width: int, height: int, bits: int = 8, chunked: bool = False) ->
     :param bits: random bits a sample, of 8: how well the picture compresses.
     :param chunked: answer without a Content-Length.
     """
-    command = [sys.executable, "-m", "bench.servers", str(width), str(height), str(bits)]
-    command.append("chunked" if chunked else "whole")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-        finally:
-            process.kill()
+    kind = "chunked" if chunked else "whole"
+    with listening("bench.servers", str(width), str(height), str(bits), kind) as url:
+        yield url
 
 
 def picture(width: int, height: int, bits: int) -> bytes:
