@@ -45,7 +45,9 @@ def main() -> int:
         account = seller.account()
     ideal = (ROWS - 1) / (RPM / 60)
     print(f"rows bought        {done} of {ROWS} with {summary.requests} requests")
-    print(f"first to last start {account.seconds / ideal:.4f} x the quota's own {ideal:.2f} s (bound {SLACK})")
+    print(
+        f"first to last start {account.seconds / ideal:.4f} x the quota's own {ideal:.2f} s (bound {SLACK})"
+    )
     print(f"answers 429        {account.too_many} (bound {MOST_429})")
     return int(done != ROWS or account.seconds > SLACK * ideal or account.too_many > MOST_429)
 

@@ -113,7 +113,9 @@ def mark(row: str) -> bytes:
 # In the process
 
 
-class _Shop:
+class Shop:
+    """What the process has and does."""
+
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.png = picture(terms.side, terms.side, 8)
@@ -126,6 +128,7 @@ class _Shop:
         self._filled = time.monotonic()
 
     def admits(self) -> bool:
+        """Whether the quota has room for one more request; takes it."""
         now = time.monotonic()
         if self.terms.rpm is not None:
             refill = (now - self._filled) * self.terms.rpm / 60
@@ -139,6 +142,7 @@ class _Shop:
         return True
 
     def account(self) -> bytes:
+        """`Account`, as JSON."""
         span = self.admitted[-1] - self.admitted[0] if self.admitted else 0.0
         return msgspec.json.encode(
             Account(
@@ -179,6 +183,7 @@ class _Shop:
         return ending, _http(200, _completion(content, "stop", PICTURE_TOKENS))
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -230,7 +235,7 @@ def _http(status: int, body: dict[str, Any] | bytes) -> bytes:
 
 
 async def _serve(terms: Terms) -> None:
-    server = await asyncio.start_server(_Shop(terms).talk, "127.0.0.1", 0, backlog=256)
+    server = await asyncio.start_server(Shop(terms).talk, "127.0.0.1", 0, backlog=256)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -34,7 +34,7 @@ _CHUNK = 32 * 1024
 
 @contextmanager
 def listening(module: str, *arguments: str) -> Iterator[str]:
-    """Start `python -m module`, which prints the port it listens on; give its base URL, stop it at the end."""
+    """Start `python -m module`, which prints its port; give its base URL, stop it at the end."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:

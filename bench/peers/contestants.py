@@ -3,7 +3,7 @@ Who competes, in which environment, and what does each one's own record say in t
 
 Every contestant is a command of its own in an environment of its own, killed with all it started when its
 time is over. CPU and peak memory are what the kernel accounts to that process (wait4); a process starts with
-its parent's peak, 50 MB here, so that less than that is never told.
+its parent's peak, 130 MB here, so that less than that is never told.
 """
 
 from __future__ import annotations
@@ -153,8 +153,12 @@ class Entry:
 
     def run(self, url: str, workers: int) -> Ran:
         """Let it buy everything."""
+        began = time.monotonic()
         with self.started(url, workers) as process:
-            return ended(process, self.folder / "log")
+            ran = ended(process, self.folder / "log")
+        told = f"  {self.contestant.name}: {self.rows} rows in {time.monotonic() - began:.0f} s"
+        print(told, file=sys.stderr, flush=True)
+        return ran
 
     def record(self) -> Record:
         """What it left."""

@@ -1,7 +1,7 @@
 """
 What would somebody write in an afternoon, around the `openai` SDK or around LiteLLM's Router?
 
-    python script.py PROMPTS.csv FOLDER --base-url URL --client openai|litellm --concurrency N [--retries N] [--rpm N]
+    python script.py PROMPTS.csv FOLDER --base-url URL --client NAME --concurrency N [--retries N] [--rpm N]
 
 Runs in the peer's own environment, without batchgen. It is the form that the SDKs' own pages show: an async
 client with its own retries, a semaphore, base64 and a file. What the next run must know is in the folder: a
@@ -78,7 +78,20 @@ def _pace(rpm: float | None) -> Any:
     return AsyncLimiter(rpm / 60, 1)
 
 
-async def main() -> None:
+async def buy_all(told: argparse.Namespace, rows: list[dict[str, str]], images: Path) -> None:
+    """All rows, so many at once."""
+    ask = {"openai": openai, "litellm": litellm}[told.client](told.base_url, told.retries)
+    slots, pace = asyncio.Semaphore(told.concurrency), _pace(told.rpm)
+
+    async def one(row: dict[str, str]) -> None:
+        async with slots, pace:
+            await buy(ask, row, images, results)
+
+    with (told.folder / "results.jsonl").open("a") as results:
+        await asyncio.gather(*map(one, rows))
+
+
+def main() -> None:
     """All rows that have no picture yet."""
     parser = argparse.ArgumentParser()
     parser.add_argument("prompts", type=Path)
@@ -89,20 +102,12 @@ async def main() -> None:
     parser.add_argument("--retries", type=int)
     parser.add_argument("--rpm", type=float)
     told = parser.parse_args()
-    ask = {"openai": openai, "litellm": litellm}[told.client](told.base_url, told.retries)
     images: Path = told.folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    slots, pace = asyncio.Semaphore(told.concurrency), _pace(told.rpm)
     with told.prompts.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if not (images / f"{row['id']}.png").exists()]
-
-    async def one(row: dict[str, str]) -> None:
-        async with slots, pace:
-            await buy(ask, row, images, results)
-
-    with (told.folder / "results.jsonl").open("a") as results:
-        await asyncio.gather(*map(one, rows))
+    asyncio.run(buy_all(told, rows, images))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
