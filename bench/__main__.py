@@ -17,14 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.peers.__main__ import arguments
-from bench.peers.contestants import REQUIREMENTS, Environments
+from bench.peers.__main__ import arguments, prepared
+from bench.peers.contestants import REQUIREMENTS
 from bench.peers.measures import Measures
 from bench.peers.tables import MEASURES
 from bench.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bench.peers.contestants import Environments
 
 PAGE = ROOT / "docs/performance.md"
 _LONGEST = 900
@@ -84,6 +86,7 @@ def _versions(environments: Environments) -> Iterator[str]:
 
 def _alone(name: str) -> tuple[str, bool]:
     """What a benchmark of batchgen alone says, and whether its bounds hold."""
+    print(f"{name} …", file=sys.stderr, flush=True)
     ran = subprocess.run(
         [sys.executable, "-m", f"bench.{name}"],
         cwd=ROOT,
@@ -101,8 +104,7 @@ def main() -> int:
     """Measure, write the page; 1 where a bound of batchgen's own is broken."""
     told = arguments("bench").parse_args()
     load = os.getloadavg()[0]
-    environments = Environments(told.venvs.absolute())
-    environments.make()
+    environments = prepared(told.venvs)
     measuring = Measures(environments, told.rounds)
     tables = [measure.markdown(name, measuring) for name, measure in MEASURES.items()]
     alone = [_alone(name) for name in _ALONE]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from bench.servers import MODEL, listening, picture
+from bench.servers import MODEL, end_with_parent, listening, picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,4 +241,5 @@ async def _serve(terms: Terms) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     asyncio.run(_serve(msgspec.json.decode(sys.argv[1], type=Terms)))

@@ -36,7 +36,9 @@ _CHUNK = 32 * 1024
 def listening(module: str, *arguments: str) -> Iterator[str]:
     """Start `python -m module`, which prints its port; give its base URL, stop it at the end."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             port = process.stdout.readline()
@@ -45,6 +47,16 @@ def listening(module: str, *arguments: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{int(port)}/v1"
         finally:
             process.kill()
+
+
+def end_with_parent() -> None:
+    """End this process when standard input does, however the one that holds it came to its end."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
@@ -98,7 +110,8 @@ def _talk(connection: socket.socket, reply: bytes) -> None:
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until standard input ends."""
+    end_with_parent()
     width, height, bits, kind = sys.argv[1:]
     reply = answer(picture(int(width), int(height), int(bits)), chunked=kind == "chunked")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:

@@ -31,7 +31,7 @@ REQUIREMENTS = {
     "curator": ["bespokelabs-curator>=0.1.25"],
 }
 """What a peer's environment is made of; each has pins against another's."""
-_LONGEST, _INSTALL = 400, 900
+_LONGEST = _INSTALL = 900
 """Seconds."""
 _HERE = Path(__file__).parent
 
