@@ -111,7 +111,11 @@ class Environments:
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
                 self.missing[kind] = said[-1] if said else str(error)
-                print(f"not measured, cannot install {kind}: {self.missing[kind]}", file=sys.stderr)
+                print(
+                    f"cannot install {kind}, so it is not measured: {self.missing[kind]}\n"
+                    f"(with PyPI in reach once, the environments stay in {self.folder})",
+                    file=sys.stderr,
+                )
             else:
                 (self.folder / kind / "complete").touch()
 

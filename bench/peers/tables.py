@@ -33,7 +33,8 @@ class Measure:
         """Take it, and show it as a document does."""
         cells = [self.head, ("---",) * len(self.head), *self.take(measuring)]
         table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
-        how = _filled(self.how.replace("{rounds}", str(measuring.rounds)))
+        rounds = f"{measuring.rounds} round{'s' if measuring.rounds > 1 else ''}"
+        how = _filled(self.how.replace("{rounds}", rounds))
         command = f"`python -m bench.peers --only {name}`"
         return "\n\n".join(filter(None, (f"## {self.title}", how, table, _filled(self.note), command)))
 
@@ -48,9 +49,9 @@ MEASURES = {
         how=f"""User and system time of the whole process for a picture of 1 MB, {overhead.WORKERS} in
             flight: the difference between {overhead.MANY} and {overhead.FEW} rows, by the row, so
             that what it takes to start is left out. The bare loop is one blocking socket, base64,
-            sha256 and a file, nothing else. Medians of {{rounds}} rounds in which all take turns,
+            sha256 and a file, nothing else. Medians of {{rounds}} in which all take turns,
             each beside the loop of its round.""",
-        head=("", "compared with", "multiple", "lowest to highest"),
+        head=("", "of the bare loop's", "lowest to highest", "of the loop's that also decodes"),
         take=measures.Measures.cpu,
         note="""batchgen decodes every pixel unless told `--check quick`, hashes, syncs file and folder
             and keeps a ledger; the peers decode base64 and write a file.""",
@@ -59,7 +60,7 @@ MEASURES = {
         title="Memory",
         how=f"""Peak of the whole process over {memory.ROWS} pictures of 15 MB, 20 MB as they travel,
             {memory.WORKERS} in flight: 1,280 MB if all of them were whole in memory once. Medians
-            of {{rounds}} rounds.""",
+            of {{rounds}}.""",
         head=("", "peak", "lowest to highest"),
         take=measures.Measures.memory,
     ),
@@ -98,9 +99,9 @@ MEASURES = {
     "kills": Measure(
         title="`kill -9` and the same command again",
         how=f"""{measures.KILLED_ROWS} rows of 1 MB, {measures.WORKERS} in flight, answers after 0.5 s ±
-            30 %; killed once half of them were asked for, then run again to the end. {{rounds}}
-            kills each: the median of pictures billed twice, lost rows and torn files of all, the
-            first one's money. What is in flight is billed and never arrives, whoever asks.""",
+            30 %; killed once half of them were asked for, then run again to the end. Pictures billed
+            twice as the median of {{rounds}}, lost rows and torn files of all rounds together, the money
+            of the first. What is in flight is billed and never arrives, whoever asks.""",
         head=(
             "",
             "pictures billed twice",
