@@ -34,7 +34,7 @@ from bench.servers import MODEL, serving
 
 FEW, MANY, ROUNDS, WORKERS = 30, 230, 7, 16
 BOUNDS = {"full": 1.6, "quick": 3.0}
-_SIDE = 590
+SIDE = 590
 """Pixels of noise whose PNG has 1 MB."""
 _CONTESTANTS = ("loop", "batchgen", "loop-fsync", "openai")
 
@@ -151,7 +151,7 @@ def _child(contestant: str, url: str, rows: str, check: str, backend: str) -> No
 # In the parent
 
 
-def _touch(folder: Path) -> None:
+def touch(folder: Path) -> None:
     """
     Have the machine hand out the memory that files will lie in.
 
@@ -163,7 +163,7 @@ def _touch(folder: Path) -> None:
 
 
 def _cpu(contestant: str, url: str, rows: int, check: str, backend: str) -> float:
-    _touch(Path(tempfile.gettempdir()))
+    touch(Path(tempfile.gettempdir()))
     command = [sys.executable, "-m", "bench.overhead", "child", contestant, url, str(rows), check, backend]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -182,7 +182,7 @@ def main() -> int:
     """Measure, print the figures, return 1 where a bound is broken."""
     backend = "trio" if "--trio" in sys.argv else "asyncio"
     figures: dict[tuple[str, str], list[float]] = {}
-    with serving(width=_SIDE, height=_SIDE) as url:
+    with serving(width=SIDE, height=SIDE) as url:
         for _ in range(ROUNDS):
             for check in BOUNDS:
                 for contestant in _CONTESTANTS:

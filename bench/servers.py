@@ -19,6 +19,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -26,8 +27,36 @@ from PIL import Image
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parent.parent
 MODEL = "gemini-3.1-flash-image-preview"
 _CHUNK = 32 * 1024
+
+
+@contextmanager
+def listening(module: str, *arguments: str) -> Iterator[str]:
+    """Start `python -m module`, which prints its port; give its base URL, stop it at the end."""
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline()
+            if not port:
+                raise SystemExit(f"{module} did not start")
+            yield f"http://127.0.0.1:{int(port)}/v1"
+        finally:
+            process.kill()
+
+
+def end_with_parent() -> None:
+    """End this process when standard input does, however the one that holds it came to its end."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
@@ -38,14 +67,9 @@ def serving(*, width: int, height: int, bits: int = 8, chunked: bool = False) ->
     :param bits: random bits a sample, of 8: how well the picture compresses.
     :param chunked: answer without a Content-Length.
     """
-    command = [sys.executable, "-m", "bench.servers", str(width), str(height), str(bits)]
-    command.append("chunked" if chunked else "whole")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-        finally:
-            process.kill()
+    kind = "chunked" if chunked else "whole"
+    with listening("bench.servers", str(width), str(height), str(bits), kind) as url:
+        yield url
 
 
 def picture(width: int, height: int, bits: int) -> bytes:
@@ -86,7 +110,8 @@ def _talk(connection: socket.socket, reply: bytes) -> None:
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until standard input ends."""
+    end_with_parent()
     width, height, bits, kind = sys.argv[1:]
     reply = answer(picture(int(width), int(height), int(bits)), chunked=kind == "chunked")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:

@@ -16,6 +16,7 @@ import pytest
 from batchgen import results
 from batchgen.cli import cli
 from batchgen.records import Status
+from bench.peers.tables import MEASURES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -131,6 +132,17 @@ def test_the_architecture_page_names_what_is_there() -> None:
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert modules - {"__init__"} <= layers
+
+
+def test_the_performance_page_has_every_measure_with_its_command() -> None:
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    for name, measure in MEASURES.items():
+        section = text[text.index(f"## {measure.title}\n") :].split("\n## ")[0]
+        assert f"| {' | '.join(measure.head)} |\n| ---" in section
+        assert f"`python -m bench.peers --only {name}`" in section
+    for module in re.findall(r"python -m (bench[.a-z]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
 @pytest.mark.parametrize("page", ["guarantees", "contract"])
