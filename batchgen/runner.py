@@ -178,6 +178,8 @@ def run(
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)
+            # Before the ledger forgets whose they are: a kill between would leave them for good.
+            store.sweep(reader.unfinished())
             _begin(job, endpoint, manifest, ledger, store, command=command)
             tell = log(f"{directory}#{ledger.run}")
             recovery.adopt(ledger, reader, store, now=_now())
@@ -243,7 +245,7 @@ def _make(directory: Path) -> None:
 def _begin(
     job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store, *, command: str | None
 ) -> None:
-    unfinished = ledger.begin(
+    ledger.begin(
         now=_now(),
         provider=endpoint.provider.name,
         simulated=endpoint.provider.simulated,
@@ -252,7 +254,6 @@ def _begin(
         in_flight=job.concurrency,
         command=command,
     )
-    store.sweep(unfinished)
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
 
 

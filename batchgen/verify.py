@@ -205,7 +205,8 @@ class _Inquiry:
             self._add(Kind.UNRECORDED, id=task.id, file=picture.file_name)
         self._recognised = frozenset(picture.file_name for _, picture in found)
         if ledger is not None:
-            self._store.sweep(ledger.recover(now=_now()))
+            self._store.sweep(self._audit.unfinished())
+            ledger.recover(now=_now())
             self._mend(Kind.UNSETTLED, unsettled.count)
             self._mend(Kind.UNRECORDED, recovery.adopt(ledger, self._audit, self._store, now=_now()))
 

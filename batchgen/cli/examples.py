@@ -132,7 +132,7 @@ a column of yours that is called like one of them becomes manifest_NAME. Money i
 a spreadsheet would take for a formula (= + - @ tab, carriage return) gets a ' in front. Drafts stay behind.
 
 \b
-Exit status: 0 all is there; 1 rows are missing, whose pictures are lost or altered; 2 bad input, or OUT holds
+Exit status: 0 all is there; 1 rows are missing, whose pictures are lost or altered; 2 bad input, or OUT
 something else; 3 the disk refuses: the same command goes on.
 """
 

@@ -137,7 +137,7 @@ def _cost(found: Preview) -> str:
         return f"unknown: {', '.join(map(line, found.unpriced))} has no known price"
     by = "by prices alone; answers narrow it"
     if cost.observed:
-        by = f"by {cost.observed:,} answers here; {cost.answers_per_row:g} are paid for per row"
+        by = f"by {cost.observed:,} answers here; {cost.answers_per_row:.2f} of them a row"
     simulated = " (simulated: no money)" if found.simulated else ""
     return f"{_band(cost)} for {found.buy:,} to buy{words}, {by}{simulated}"
 

@@ -336,6 +336,14 @@ class Reader:
         return int(self._connection.execute(f"SELECT count(*) {_UNSEEN}").fetchone()[0])
 
     @told
+    def unfinished(self) -> list[str]:
+        """The file names, without extension, that a run which died may have been writing."""
+        rows = self._connection.execute(
+            "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
+        )
+        return [stem for (stem,) in rows]
+
+    @told
     def unanswered(self) -> list[Unanswered]:
         """
         Unfinished tasks with a request that was submitted and whose answer is not known.

@@ -154,31 +154,29 @@ class Ledger:
         version: str,
         in_flight: int,
         command: str | None = None,
-    ) -> list[str]:
+    ) -> None:
         """
         Open a run, after settling what an earlier one left behind as uncertain or never sent.
 
         :param in_flight: attempts at once, at most: there is space on the disk for what they come to.
         :param command: what a person types to go on with it.
-        :return: the file names, without extension, that the earlier one may have been writing.
         """
 
-        def write(connection: sqlite3.Connection) -> list[str]:
-            stems = _settle_leftovers(connection, now)
+        def write(connection: sqlite3.Connection) -> None:
+            _settle_leftovers(connection, now)
             cursor = connection.execute(
                 "INSERT INTO runs (started_at, pid, host, version, provider, simulated, tasks, command)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (now, os.getpid(), socket.gethostname(), version, provider, simulated, tasks, command),
             )
             self.run = cursor.lastrowid or 0
-            return stems
 
         self._ballast.hold(in_flight)
-        return self._at_once(write)
+        self._at_once(write)
 
-    def recover(self, *, now: int) -> list[str]:
+    def recover(self, *, now: int) -> None:
         """Settle what a dead run left behind, as `begin` does, without opening a run."""
-        return self._at_once(lambda connection: _settle_leftovers(connection, now))
+        self._at_once(lambda connection: _settle_leftovers(connection, now))
 
     def adopt(self, found: Iterable[tuple[Unanswered, Image]], *, now: int) -> None:
         """
@@ -541,15 +539,8 @@ def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) 
     )
 
 
-def _settle_leftovers(connection: sqlite3.Connection, now: int) -> list[str]:
-    """
-    What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free.
-
-    Returns the file names, without extension, that it may have been writing.
-    """
-    stems = connection.execute(
-        "SELECT stem FROM tasks WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL)"
-    ).fetchall()
+def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
+    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
     connection.execute(
         "UPDATE tasks SET error_class = 'uncertain',"
         " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
@@ -564,4 +555,3 @@ def _settle_leftovers(connection: sqlite3.Connection, now: int) -> list[str]:
         " WHERE settled_at IS NULL",
         {"now": now},
     )
-    return [stem for (stem,) in stems]
