@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,8 @@ def _told(built: Built, directory: str) -> list[str]:
     if built.cut:
         lines.append(f"  {built.cut:,} long texts are cut short; results.parquet has them whole")
     if built.problems:
-        lines.append(f"next: `batchgen verify {directory}` tells what happened to them")
+        lines.append("next: see what happened to them")
+        lines.append(f"  {shlex.join(['batchgen', 'verify', directory])}")
     return lines
 
 

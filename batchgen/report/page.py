@@ -24,7 +24,7 @@ from batchgen.job import Job  # noqa: TC001  msgspec reads the annotations at ru
 from batchgen.ledger import Run, Totals  # noqa: TC001
 from batchgen.records import ErrorClass, Status, Value
 from batchgen.report.charts import Charts  # noqa: TC001
-from batchgen.report.command import JOB_FILE, command
+from batchgen.report.command import command, note
 from batchgen.report.gallery import Counts  # noqa: TC001
 from batchgen.report.rows import percent_encoded
 from batchgen.retry import RULES
@@ -110,7 +110,7 @@ def parts(about: About, pieces: Iterable[str]) -> Iterator[str]:
         remedies=_remedies(about.counts.failures),
         retry=command(about.job, about.directory, "--retry-failed"),
         resume=command(about.job, about.directory),
-        job_file=JOB_FILE,
+        note=note(about.job),
         version=__version__,
     )
 
@@ -130,7 +130,7 @@ def _data(about: About) -> dict[str, object]:
         "words": _WORDS,
         "rejects": REJECTS,
         "again": command(about.job, about.directory, "--only", REJECTS, "--again"),
-        "jobFile": JOB_FILE,
+        "note": note(about.job),
     }
 
 

@@ -70,8 +70,7 @@ function showMarks() {
     ? `${counted(several.size, "rejected row")} ha${several.size === 1 ? "s" : "ve"} several variants: --only` +
       " goes by the row's id, so all variants of such a row are bought anew, those you like too."
     : "";
-  const file = data.again.includes(data.jobFile) ? `${data.jobFile} is the job file of the run.` : "";
-  byId("again-note").textContent = [whole, file].filter(Boolean).join(" ");
+  byId("again-note").textContent = [whole, data.note].filter(Boolean).join(" ");
 }
 
 function warn(text) {
