@@ -332,6 +332,12 @@ def test_a_folder_of_another_format_or_a_damaged_record_is_refused(night: Nights
     assert (night.directory / "job.json").is_file()
 
 
+@pytest.mark.parametrize("place", ["images/out", "drafts", "corrupt/a/b"])
+def test_no_export_lies_among_the_pictures_of_a_run(night: Nights, place: str) -> None:
+    with pytest.raises(InputError, match="nothing else"):
+        exported(night, Kind.CSV, night.directory / place)
+
+
 def test_two_exports_never_share_a_folder(night: Nights) -> None:
     out = night.directory / "export/hf"
     out.mkdir(parents=True)
