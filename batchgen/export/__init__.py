@@ -119,7 +119,7 @@ def export(
     :raises StorageError: the disk refuses, or has too little room.
     """
     recovery.check_not_lost(directory / LEDGER)
-    if not (directory / LEDGER).is_file() or not (directory / MANIFEST).is_file():
+    if not (directory / LEDGER).is_file():
         raise InputError(
             f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
         )
@@ -203,7 +203,7 @@ class _Export:
         for name, part in zip(names, parts, strict=True):
             shards.append(target.noted(name) if name in kept else self._shard(name, part))
             self._told(part)
-        self._spool.told.pictures -= self._pictures.missing
+        self._spool.told.less(self._pictures.lost)
         beside = way.beside(self._spool.told, self._spool.schema, shards, self._title)
         others = [
             target.write(name, _whole(content))
