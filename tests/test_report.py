@@ -300,6 +300,9 @@ def test_the_command_that_goes_on_says_all_that_the_run_was_told(tmp_path: Path)
 def test_what_only_a_job_file_can_say_is_left_to_it(job: jobs.Job | None, tmp_path: Path) -> None:
     assert shlex.split(command(job, tmp_path))[:3] == ["batchgen", "run", JOB_FILE]
     assert JOB_FILE in note(job)
+    typed = "batchgen run 'my job.toml' -o x"
+    assert shlex.split(command(job, tmp_path, typed=typed))[:3] == ["batchgen", "run", "my job.toml"]
+    assert note(job, typed) == ""
 
 
 def test_flags_beside_a_job_file_are_said_too_or_all_would_be_bought_from_another_model(
