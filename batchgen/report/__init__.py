@@ -135,7 +135,8 @@ def _check_place(directory: Path, target: Path, beside: Path | None) -> None:
             )
     if beside is None or not beside.is_dir():
         return
-    found = [path.name for path in islice(beside.iterdir(), _SEEN)]
+    with _placed(beside):
+        found = [path.name for path in islice(beside.iterdir(), _SEEN)]
     if found and not any(map(is_one, found)):
         raise InputError(
             f"{target}: its thumbnails would go into {beside}, among other files; give the page another name"
@@ -144,8 +145,14 @@ def _check_place(directory: Path, target: Path, beside: Path | None) -> None:
 
 
 def _make(folder: Path) -> None:
-    try:
+    with _placed(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _placed(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as cause:
         raise StorageError(f"{folder}: {cause.strerror}; name another place with -o") from cause
 
