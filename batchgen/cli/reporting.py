@@ -61,7 +61,8 @@ def _told(built: Built, directory: str) -> list[str]:
         )
     lines += [f"  {count:,} x {line(what)}: {line(first)}" for what, count, first in built.problems]
     if built.cut:
-        lines.append(f"  {built.cut:,} long texts are cut short; results.parquet has them whole")
+        texts = "1 long text is" if built.cut == 1 else f"{built.cut:,} long texts are"
+        lines.append(f"  {texts} cut short; results.parquet has them whole")
     if built.problems:
         lines.append("next: see what happened to them")
         lines.append(f"  {shlex.join(['batchgen', 'verify', directory])}")
