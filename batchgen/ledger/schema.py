@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from contextlib import contextmanager
 from decimal import Decimal
@@ -219,8 +220,8 @@ def damaged(path: Path, what: str) -> DamagedError:
 
 def _restore(path: Path) -> str:
     return (
-        f"restore it from a copy, or make it anew from the last table with `batchgen verify {path.parent}"
-        " --repair`, which keeps the old file"
+        "restore it from a copy, or make it anew from the last table with"
+        f" `batchgen verify {shlex.quote(str(path.parent))} --repair`, which keeps the old file"
     )
 
 
