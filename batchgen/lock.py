@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Self
@@ -103,5 +104,6 @@ class RunLock:
             owner = "its lock file does not say which"
         return (
             f"{self.run_directory}: another run is at work here ({owner}); wait for its end or stop it, then "
-            f"run the same command again. `batchgen status {self.run_directory}` works meanwhile"
+            "run the same command again."
+            f" `batchgen status {shlex.quote(str(self.run_directory))}` works meanwhile"
         )

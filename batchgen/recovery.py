@@ -7,6 +7,7 @@ picture is paid for, and its file name leads back to its task: the task is given
 
 from __future__ import annotations
 
+import shlex
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ def check_not_lost(ledger: Path) -> None:
     found += ["images"] if pictures.is_dir() and any(pictures.iterdir()) else []
     if found:
         there = f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} still there"
-        anew = f" make it anew from the last table with `batchgen verify {directory} --repair`,"
+        command = f"batchgen verify {shlex.quote(str(directory))} --repair"
+        anew = f" make it anew from the last table with `{command}`,"
         remedy = f"restore it from a copy,{anew if 'results.parquet' in found else ''} or choose another"
         raise DamagedError(f"{ledger}: the ledger is gone, {there}; {remedy} run directory with -o")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -194,8 +195,8 @@ def odd(path: Path) -> Odd:
                 likenesses += batch.num_rows - batch.column("near_duplicate_of").null_count
     except (pa.ArrowException, OSError) as cause:
         raise StorageError(
-            f"{path}: it cannot be read ({cause}); the next run, or `batchgen verify {path.parent} --repair`,"
-            " writes it anew"
+            f"{path}: it cannot be read ({cause}); the next run, or"
+            f" `batchgen verify {shlex.quote(str(path.parent))} --repair`, writes it anew"
         ) from cause
     return Odd(blank=blank, near_duplicates=likenesses)
 

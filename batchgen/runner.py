@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import random
+import shlex
 import signal
 import socket
 import time
@@ -322,7 +323,7 @@ def _tell_of_gone(count: int, directory: Path) -> None:
             " run buys them again",
             count,
             directory,
-            directory,
+            shlex.quote(str(directory)),
         )
 
 

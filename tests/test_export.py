@@ -27,10 +27,10 @@ from batchgen.errors import InputError, LockedError, StorageError
 from batchgen.export import Kind, Link
 from batchgen.export.hf import HuggingFace
 from batchgen.export.pictures import Pictures
-from batchgen.export.tables import Csv
+from batchgen.export.tables import Csv, Jsonl
 from batchgen.export.webdataset import key
 from batchgen.simulator import Faults, Settings
-from tests.exported import HOSTILE_WORDS, exported, hostile, plain, tree
+from tests.exported import HOSTILE_WORDS, bought, exported, hostile, plain, tree
 from tests.nights import Nights
 
 if TYPE_CHECKING:
@@ -166,6 +166,17 @@ def test_paths_of_pictures_are_as_seen_from_the_table_or_absolute(night: Nights)
         name = json.loads((out / "results.jsonl").read_text().splitlines()[0])["file_name"]
         assert Path(name).is_absolute() == absolute
         assert (out / name).resolve() == (night.directory / "images/row-0.jpg").resolve()
+
+
+def test_a_look_alike_is_named_as_its_own_row_names_it(tmp_path: Path) -> None:
+    names = pa.array(["images/a.jpg", "images/b.jpg"]), pa.array([None, "images/a.jpg"])
+    rows = pa.RecordBatch.from_arrays([*names], names=["file_name", "near_duplicate_of"])
+    table = io.BytesIO()
+    Jsonl(tmp_path, tmp_path / "out", absolute=False).write(
+        iter([rows]), rows.schema, Pictures(tmp_path), table
+    )
+    first, second = map(json.loads, table.getvalue().splitlines())
+    assert second["near_duplicate_of"] == first["file_name"] == "../images/a.jpg"
 
 
 rows_of_a_manifest = st.text(st.sampled_from("aA1-_.~/ é0f"), max_size=8)
@@ -332,6 +343,12 @@ def test_a_folder_of_another_format_or_a_damaged_record_is_refused(night: Nights
     assert (night.directory / "job.json").is_file()
 
 
+@pytest.mark.parametrize("place", ["images/out", "drafts", "corrupt/a/b"])
+def test_no_export_lies_among_the_pictures_of_a_run(night: Nights, place: str) -> None:
+    with pytest.raises(InputError, match="nothing else"):
+        exported(night, Kind.CSV, night.directory / place)
+
+
 def test_two_exports_never_share_a_folder(night: Nights) -> None:
     out = night.directory / "export/hf"
     out.mkdir(parents=True)
@@ -370,6 +387,10 @@ def test_a_lost_or_altered_picture_is_named_and_comes_along_once_it_is_mended(
     summary = exported(night, kind, shard_bytes=3000)
     assert (summary.rows, summary.pictures, summary.missing, summary.exit_status) == (6, 6, 1, 1)
     assert [(one.id, one.file) for one in summary.first_missing] == [("row-3", "images/row-3.jpg")]
+    went = [row["cost_usd"] for row in bought(night.directory) if row["id"] != "row-3"]
+    assert summary.cost_usd == sum(went), "what stays behind is in no sum"
+    if kind is Kind.HF:
+        assert "Rows by status: 6 succeeded." in (night.directory / "export/hf/README.md").read_text()
     path.unlink(missing_ok=True)
     path.write_bytes(whole)
     again = exported(night, kind, shard_bytes=3000)

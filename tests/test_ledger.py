@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -213,6 +214,19 @@ async def test_who_is_cancelled_before_its_turn_has_written_nothing(path: Path) 
         await started(ledger, "l", stem="b")
     with closing(Reader(path)) as reader:
         assert {state.status for state in reader.states(["k", "l"]).values()} == {Status.PENDING}
+
+
+async def test_a_folder_that_is_closed_for_writing_is_read_without_files_beside_the_ledger(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(ledger, "k")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with closing(Reader(path)) as live:
+        assert live.totals().requests == 1, "a run is at work: its files are there"
+    ledger.close()
+    with closing(Reader(path)) as still:
+        assert still.totals().requests == 1
+        assert [*path.parent.iterdir()] == [path]
 
 
 async def test_a_disk_that_refuses_is_a_storage_error_for_all_who_wait(ledger: Ledger) -> None:

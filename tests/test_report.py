@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,15 +24,13 @@ from batchgen.cli import cli, commands
 from batchgen.errors import InputError, StorageError
 from batchgen.ledger import History, Ledger
 from batchgen.report import charts
-from batchgen.report.command import JOB_FILE, command
+from batchgen.report.command import JOB_FILE, command, note
 from batchgen.report.page import as_json
 from batchgen.report.rows import Cutter, percent_encoded
 from batchgen.simulator import Faults, Settings
 from tests.nights import Nights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batchgen.purchase import Progress
 
 pytestmark = pytest.mark.blocks
@@ -297,8 +296,54 @@ def test_the_command_that_goes_on_says_all_that_the_run_was_told(tmp_path: Path)
     assert params["source"] == "table of prompts.csv"
 
 
-@pytest.mark.parametrize(
-    "job", [None, jobs.Job(manifest="-"), jobs.Job(manifest="p.csv", simulator={"rpm": 1})]
-)
+@pytest.mark.parametrize("job", [None, jobs.Job(manifest="p.csv", simulator={"rpm": 1})])
 def test_what_only_a_job_file_can_say_is_left_to_it(job: jobs.Job | None, tmp_path: Path) -> None:
     assert shlex.split(command(job, tmp_path))[:3] == ["batchgen", "run", JOB_FILE]
+    assert JOB_FILE in note(job)
+    typed = "batchgen run 'my job.toml' -o x"
+    assert shlex.split(command(job, tmp_path, typed=typed))[:3] == ["batchgen", "run", "my job.toml"]
+    assert note(job, typed) == ""
+
+
+def test_flags_beside_a_job_file_are_said_too_or_all_would_be_bought_from_another_model(
+    tmp_path: Path,
+) -> None:
+    job = jobs.Job(manifest="p.csv", models={"m": {}}, model="m", budget=3)
+    typed = shlex.split(command(job, tmp_path))
+    assert typed[typed.index("--model") + 1 :][:1] == ["m"]
+    assert typed[typed.index("--budget") + 1 :][:1] == ["3"]
+
+
+def test_a_table_on_standard_input_is_asked_for_again(tmp_path: Path) -> None:
+    job = jobs.Job(manifest="-")
+    assert shlex.split(command(job, tmp_path))[:3] == ["batchgen", "run", "-"]
+    assert "standard input" in note(job)
+
+
+def test_a_run_directory_is_named_so_that_where_the_run_was_started_it_is_no_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    job = jobs.Job(manifest="p.csv")
+    for here, named in ((tmp_path, "runs/p"), (tmp_path / "runs", str(tmp_path / "runs" / "p"))):
+        monkeypatch.chdir(here)
+        directory = Path("runs/p") if here == tmp_path else Path("p")
+        assert shlex.split(command(job, directory))[4] == named
+
+
+def test_a_page_is_put_among_no_other_files(finished: Nights, tmp_path: Path) -> None:
+    run = finished.directory
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").touch()
+    before = sorted(run.rglob("*"))
+    for target in (
+        run.with_suffix(".html"),
+        run / "images.html",
+        run / "images/x.html",
+        tmp_path / "photos.html",
+    ):
+        with pytest.raises(InputError, match="with -o"):
+            report.build(run, target)
+    assert sorted(run.rglob("*")) == before
+    assert [*(tmp_path / "photos").iterdir()] == [tmp_path / "photos" / "me.jpg"]
+    report.build(run, tmp_path / "photos.html", inline=True)

@@ -311,6 +311,16 @@ def test_marks_outlive_the_page(opened: Opened) -> None:
     expect(page.locator("#marked")).to_have_text("1 rejected")
 
 
+def test_rows_that_hang_on_a_rejected_one_are_told_since_they_follow(opened: Opened) -> None:
+    page = opened.page
+    for text, later in (("The teapot on linen", "1 more row continues"), ("The same by candle light", "")):
+        card(page, text).focus()
+        page.keyboard.press("r")
+        said = page.locator("#again-note").text_content() or ""
+        assert said.startswith(later)
+        assert ("more row" in said) == bool(later), "what is bought anew now is not bought once more"
+
+
 def test_the_list_of_rejects_buys_those_rows_anew_and_nothing_else(
     browser: Browser, finished: Nights, tmp_path: Path
 ) -> None:

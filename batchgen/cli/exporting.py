@@ -69,13 +69,12 @@ def tell(
 
 
 def _told(summary: Summary) -> list[str]:
-    pictures = f" with {summary.pictures:,} pictures" if summary.pictures else ""
+    rows = _counted(summary.rows, "row")
+    pictures = f" with {_counted(summary.pictures, 'picture')}" if summary.pictures else ""
     simulated = "  (simulated: no money was spent)" if summary.simulated else ""
-    lines = [
-        f"{summary.out}: {summary.rows:,} rows{pictures}, which cost ${summary.cost_usd:,.4f}{simulated}"
-    ]
+    lines = [f"{summary.out}: {rows}{pictures}, which cost ${summary.cost_usd:,.4f}{simulated}"]
     kept = f"; {summary.kept:,} of {summary.files:,} there already, unchanged" if summary.kept else ""
-    files = "1 file" if summary.files == 1 else f"{summary.files:,} files"
+    files = _counted(summary.files, "file")
     lines.append(f"  written   {files}, {disk.size(summary.bytes)}{kept}")
     if summary.linked:
         lines.append(
@@ -95,10 +94,15 @@ def _told(summary: Summary) -> list[str]:
     return lines + _missing(summary)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _missing(summary: Summary) -> list[str]:
     if not summary.missing:
         return []
-    lines = [f"missing: {summary.missing:,} rows could not go out, their pictures are lost or altered"]
+    whose = "its picture is" if summary.missing == 1 else "their pictures are"
+    lines = [f"missing: {_counted(summary.missing, 'row')} could not go out, {whose} lost or altered"]
     lines += [f"  {line(f'row {one.id}: {one.file}: {one.detail}')}" for one in summary.first_missing]
     if summary.missing > len(summary.first_missing):
         lines.append(f"  … and {summary.missing - len(summary.first_missing):,} more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +61,11 @@ def _told(built: Built, directory: str) -> list[str]:
         )
     lines += [f"  {count:,} x {line(what)}: {line(first)}" for what, count, first in built.problems]
     if built.cut:
-        lines.append(f"  {built.cut:,} long texts are cut short; results.parquet has them whole")
+        texts = "1 long text is" if built.cut == 1 else f"{built.cut:,} long texts are"
+        lines.append(f"  {texts} cut short; results.parquet has them whole")
     if built.problems:
-        lines.append(f"next: `batchgen verify {directory}` tells what happened to them")
+        lines.append("next: see what happened to them")
+        lines.append(f"  {shlex.join(['batchgen', 'verify', directory])}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,9 +95,8 @@ def _next(report: Report, *, repair: bool) -> list[str]:
     if not report.problems:
         lines.append("  all is well")
     elif any(_MEANS[kind][1] for kind in left) and not report.live:
-        lines.append(
-            f"next: `batchgen verify {report.directory} --repair` puts this right and deletes no picture"
-        )
+        command = shlex.join(["batchgen", "verify", report.directory, "--repair"])
+        lines.append(f"next: `{command}` puts this right and deletes no picture")
     elif left:
         lines.append("next: look at what is named above; no repair would be safe")
     return lines

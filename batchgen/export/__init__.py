@@ -28,6 +28,7 @@ from batchgen.export.shards import Target
 from batchgen.export.tables import Csv, Jsonl
 from batchgen.export.webdataset import WebDataset
 from batchgen.job import LEDGER, MANIFEST
+from batchgen.layout import COUNTED
 from batchgen.ledger import Reader
 from batchgen.manifest import Manifest
 from batchgen.records import Value
@@ -118,9 +119,13 @@ def export(
     :raises StorageError: the disk refuses, or has too little room.
     """
     recovery.check_not_lost(directory / LEDGER)
-    if not (directory / LEDGER).is_file() or not (directory / MANIFEST).is_file():
+    if not (directory / LEDGER).is_file():
         raise InputError(
             f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
+        )
+    if any(out.resolve().is_relative_to((directory / name).resolve()) for name in COUNTED):
+        raise InputError(
+            f"{out}: this folder of the run has pictures of rows and nothing else; choose another with -o"
         )
     way = _way(kind, directory, out, shard_bytes=shard_bytes, link=link, absolute=absolute)
     seed = msgspec.json.encode([__version__, way.traits.name, way.traits.settings])
@@ -198,7 +203,7 @@ class _Export:
         for name, part in zip(names, parts, strict=True):
             shards.append(target.noted(name) if name in kept else self._shard(name, part))
             self._told(part)
-        self._spool.told.pictures -= self._pictures.missing
+        self._spool.told.less(self._pictures.lost)
         beside = way.beside(self._spool.told, self._spool.schema, shards, self._title)
         others = [
             target.write(name, _whole(content))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from batchgen.errors import StorageError
+from batchgen.export.rows import Told
 from batchgen.records import Value
 from batchgen.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import pyarrow as pa
 
 _TOLD = 20
 
@@ -31,8 +32,8 @@ class Pictures:
 
     def __init__(self, directory: Path) -> None:
         self._store = Store(directory)
-        self.missing = 0
-        """Rows whose picture is lost or altered."""
+        self.lost = Told()
+        """What the rows add up to whose picture is lost or altered."""
         self.first: list[Missing] = []
         """At most 20 of them."""
 
@@ -43,6 +44,7 @@ class Pictures:
         Name and bytes are None where a row has no picture; a row whose picture is not as it was bought is
         left out and counted.
         """
+        lost = []
         names, hashes, ids = (rows.column(name).to_pylist() for name in ("file_name", "sha256", "id"))
         for place, (name, recorded, row) in enumerate(zip(names, hashes, ids, strict=True)):
             if name is None:
@@ -52,9 +54,16 @@ class Pictures:
             if data is not None:
                 yield place, name, data
                 continue
-            self.missing += 1
+            lost.append(place)
             if len(self.first) < _TOLD:
                 self.first.append(Missing(id=row, file=name, detail=why))
+        if lost:
+            self.lost.add(rows.take(pa.array(lost, pa.int32())))
+
+    @property
+    def missing(self) -> int:
+        """Rows whose picture is lost or altered."""
+        return self.lost.rows
 
     def _read(self, name: str, recorded: str) -> tuple[bytes | None, str]:
         try:

@@ -94,6 +94,18 @@ class Told:
         self.first = min(filter(None, (self.first, ends["min"])), default=None)
         self.last = max(filter(None, (self.last, ends["max"])), default=None)
 
+    def less(self, lost: Told) -> None:
+        """Count rows no more that could not go out after all."""
+        self.rows -= lost.rows
+        self.pictures -= lost.pictures
+        self.bytes -= lost.bytes
+        self.cost_usd -= lost.cost_usd
+        for counts, gone in ((self.statuses, lost.statuses), (self.models, lost.models)):
+            for name, count in gone.items():
+                counts[name] -= count
+                if not counts[name]:
+                    del counts[name]
+
 
 class Columns:
     """The table's columns as they go out."""

@@ -333,5 +333,6 @@ def _reported(path: Path) -> Iterator[None]:
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise StorageError(
-            f"{path}: {reason}; make room or make it writable, and the same command goes on"
+            f"{path}: {reason}; make room or make it writable, and the same command goes on,"
+            " or choose another folder with -o"
         ) from cause

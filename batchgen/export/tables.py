@@ -30,6 +30,9 @@ How a text begins that a spreadsheet takes for a formula; it gets a `'` in front
 https://owasp.org/www-community/attacks/CSV_Injection
 """
 
+_PATHS = ("file_name", "near_duplicate_of")
+"""Columns with files of the run directory: one says which row of the other it means."""
+
 
 class Row(NamedTuple):
     """A row as JSON, and what names it."""
@@ -74,8 +77,9 @@ class _Table:
     def _located(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = batch.to_pylist()
         for row in rows:
-            if row["file_name"] is not None:
-                row["file_name"] = f"{self._base}/{row['file_name']}"
+            for name in _PATHS:
+                if row.get(name) is not None:
+                    row[name] = f"{self._base}/{row[name]}"
         return rows
 
 

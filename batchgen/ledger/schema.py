@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sqlite3
 from contextlib import contextmanager
 from decimal import Decimal
@@ -90,6 +92,7 @@ _SEEN_AS = {
 _REMEDIES = {
     "SQLITE_FULL": "free some space",
     "SQLITE_READONLY": "make the run directory writable",
+    "SQLITE_READONLY_DIRECTORY": "make the run directory writable",
     "SQLITE_CANTOPEN": "make the run directory readable and writable",
     "SQLITE_CORRUPT": "the file is damaged; `batchgen verify` says more",
     "SQLITE_BUSY": "another program holds it open for writing",
@@ -120,7 +123,13 @@ def connect(path: Path, *, make: bool = False, durable: bool = True) -> sqlite3.
     if not make and path.stat().st_size == 0:
         raise DamagedError(f"{path}: the ledger is empty; {_restore(path)}")
     try:
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            _address(path, still=not make),
+            uri=True,
+            timeout=30,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         if make and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -134,6 +143,20 @@ def connect(path: Path, *, make: bool = False, durable: bool = True) -> sqlite3.
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection
+
+
+def _address(path: Path, *, still: bool) -> str:
+    """
+    A ledger as SQLite is told of it.
+
+    Reading takes files beside it, which a folder that is closed for writing has only while a run is at work.
+    Where there are none the ledger is as its last writer left it, and needs none.
+    https://www.sqlite.org/wal.html#read_only_databases
+
+    :param still: whether it is only read.
+    """
+    closed = still and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.absolute().as_uri()}{'?immutable=1' if closed else ''}"
 
 
 def _carry_out(connection: sqlite3.Connection, script: str) -> None:
@@ -197,8 +220,8 @@ def damaged(path: Path, what: str) -> DamagedError:
 
 def _restore(path: Path) -> str:
     return (
-        f"restore it from a copy, or make it anew from the last table with `batchgen verify {path.parent}"
-        " --repair`, which keeps the old file"
+        "restore it from a copy, or make it anew from the last table with"
+        f" `batchgen verify {shlex.quote(str(path.parent))} --repair`, which keeps the old file"
     )
 
 

@@ -333,6 +333,10 @@ def told(path: Path) -> Iterator[None]:
     """Whatever Arrow or the disk says about the snapshot, as a message with its path."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{path}: the copy of the manifest is gone; the command of the run makes it anew"
+        ) from error
     except _FAULTS as error:
         raise StorageError(f"{path}: the copy of the manifest cannot be written or read: {error}") from error
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,18 +20,22 @@ import msgspec
 from batchgen import recovery
 from batchgen.errors import InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, Job
+from batchgen.layout import COUNTED
 from batchgen.ledger import History
 from batchgen.manifest import Manifest
 from batchgen.records import Value
 from batchgen.report import charts, page
 from batchgen.report.gallery import Gallery
-from batchgen.report.thumbnails import Thumbnails
+from batchgen.report.thumbnails import Thumbnails, is_one
 from batchgen.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from batchgen.report.gallery import Piece
+
+_SEEN = 1000
+"""Files of a folder that are looked at."""
 
 
 class Built(Value, frozen=True, kw_only=True):
@@ -71,7 +76,8 @@ def build(
     :param limit: rows in the gallery at most; the figures count all of them.
     :param inline: whether the thumbnails are inside the page.
     :param on_progress: called with how many of how many rows are done.
-    :raises InputError: this is no run directory, its ledger is damaged, or the target is no name for a page.
+    :raises InputError: this is no run directory, its ledger is damaged, or the target is no name or no place
+        for a page.
     :raises StorageError: something cannot be read or written; an earlier page is untouched.
     """
     if target.suffix.lower() not in {".html", ".htm"}:
@@ -80,6 +86,7 @@ def build(
     with contextlib.closing(History(directory / LEDGER)) as reader, contextlib.ExitStack() as stack:
         manifest = Manifest(directory / MANIFEST)
         beside = target.with_suffix("")
+        _check_place(directory, target, None if inline else beside)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if inline else beside
         _make(folder)
         thumbnails = Thumbnails(Store(directory), folder, pixels)
@@ -113,9 +120,39 @@ def build(
     )
 
 
+def _check_place(directory: Path, target: Path, beside: Path | None) -> None:
+    """
+    Refuse a place where page or thumbnails would lie among other files.
+
+    :param beside: the folder of the thumbnails.
+    """
+    for name in COUNTED:
+        if any(
+            each.resolve().is_relative_to((directory / name).resolve()) for each in (target, beside or target)
+        ):
+            raise InputError(
+                f"{target}: {directory / name} has pictures of rows and nothing else; choose another with -o"
+            )
+    if beside is None or not beside.is_dir():
+        return
+    with _placed(beside):
+        found = [path.name for path in islice(beside.iterdir(), _SEEN)]
+    if found and not any(map(is_one, found)):
+        raise InputError(
+            f"{target}: its thumbnails would go into {beside}, among other files; give the page another name"
+            " with -o, or put them inside it with --inline"
+        )
+
+
 def _make(folder: Path) -> None:
-    try:
+    with _placed(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _placed(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as cause:
         raise StorageError(f"{folder}: {cause.strerror}; name another place with -o") from cause
 

@@ -24,7 +24,7 @@ from batchgen.job import Job  # noqa: TC001  msgspec reads the annotations at ru
 from batchgen.ledger import Run, Totals  # noqa: TC001
 from batchgen.records import ErrorClass, Status, Value
 from batchgen.report.charts import Charts  # noqa: TC001
-from batchgen.report.command import JOB_FILE, command
+from batchgen.report.command import command, note
 from batchgen.report.gallery import Counts  # noqa: TC001
 from batchgen.report.rows import percent_encoded
 from batchgen.retry import RULES
@@ -73,6 +73,11 @@ class About(Value, frozen=True, kw_only=True):
     """Of the thumbnails, beside the page; None where they are inside."""
     pixels: int
 
+    @property
+    def typed(self) -> str | None:
+        """The command that began the last run, where one did."""
+        return None if self.last is None else self.last.command
+
 
 def as_json(value: object) -> str:
     """JSON for a block in a page: no character of it can end the block or begin a tag."""
@@ -108,9 +113,9 @@ def parts(about: About, pieces: Iterable[str]) -> Iterator[str]:
         made=datetime.now(UTC),
         words=_WORDS,
         remedies=_remedies(about.counts.failures),
-        retry=command(about.job, about.directory, "--retry-failed"),
-        resume=command(about.job, about.directory),
-        job_file=JOB_FILE,
+        retry=command(about.job, about.directory, "--retry-failed", typed=about.typed),
+        resume=command(about.job, about.directory, typed=about.typed),
+        note=note(about.job, about.typed),
         version=__version__,
     )
 
@@ -129,8 +134,8 @@ def _data(about: About) -> dict[str, object]:
         "remedies": _remedies([*about.counts.failures, *about.charts.failures]),
         "words": _WORDS,
         "rejects": REJECTS,
-        "again": command(about.job, about.directory, "--only", REJECTS, "--again"),
-        "jobFile": JOB_FILE,
+        "again": command(about.job, about.directory, "--only", REJECTS, "--again", typed=about.typed),
+        "note": note(about.job, about.typed),
     }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchgen.store import Store
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"\.?[0-9a-f]{64}-[0-9]+\.webp.*")
 _QUALITY = 80
 _LARGE = 20_000_000
 _ONE_LARGE = threading.Lock()
@@ -136,6 +137,11 @@ class Thumbnails:
         path = self._folder / self.file_name(name)
         if not path.is_file():
             _write(path, _shrunk(data, self._pixels))
+
+
+def is_one(name: str) -> bool:
+    """Whether a file is called as a thumbnail is, finished or not."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _unchanged(reference: Reference) -> bytes:

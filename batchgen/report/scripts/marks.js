@@ -56,6 +56,14 @@ function download() {
   byId("again-box").hidden = false;
 }
 
+/** The rows that hang on rejected ones, however far, and are not bought anew with them. */
+function following(rejected) {
+  const anew = new Set(rejected.flatMap(variants));
+  const found = new Set(anew);
+  for (const row of found) for (const child of childrenOf.get(row.key) ?? []) found.add(child);
+  return new Set([...found].filter((row) => !anew.has(row)));
+}
+
 /** Say how many are marked, and what can be done with them. */
 function showMarks() {
   const rejected = marked("reject");
@@ -70,8 +78,11 @@ function showMarks() {
     ? `${counted(several.size, "rejected row")} ha${several.size === 1 ? "s" : "ve"} several variants: --only` +
       " goes by the row's id, so all variants of such a row are bought anew, those you like too."
     : "";
-  const file = data.again.includes(data.jobFile) ? `${data.jobFile} is the job file of the run.` : "";
-  byId("again-note").textContent = [whole, file].filter(Boolean).join(" ");
+  const later = following(rejected).size;
+  const behind = later
+    ? `${counted(later, "more row")} continue${later === 1 ? "s" : ""} such rows; the next run without --only buys ${later === 1 ? "it" : "them"} anew too.`
+    : "";
+  byId("again-note").textContent = [whole, behind, data.note].filter(Boolean).join(" ");
 }
 
 function warn(text) {
