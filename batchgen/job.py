@@ -230,6 +230,8 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     if Path(source).is_dir():
         raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
     is_job = source.lower().endswith(".toml")
+    if is_job and not _is_utf8(source):  # the ledger keeps the command that names it
+        raise InputError(f"SOURCE: {source!r} has bytes that are no UTF-8; give it another name")
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}
     if values.get("rpm") == "auto":
@@ -260,10 +262,14 @@ def checked(job: Job) -> Job:
 def _writable(job: Job) -> Job:
     """The same job, if a file can hold it: arguments and file names may be of any bytes."""
     for name, value in _items(job):
-        if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
+        if isinstance(value, str) and not _is_utf8(value):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag}: {value!r} has bytes that are no UTF-8; give it another name")
     return job
+
+
+def _is_utf8(text: str) -> bool:
+    return text.encode(errors="ignore").decode() == text
 
 
 def _items(job: Job) -> Iterable[tuple[str, object]]:

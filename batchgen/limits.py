@@ -207,9 +207,15 @@ class Ramp:
         self._grown, self._since, self._next = 0.0, until, until
 
     def pause(self, now: float) -> None:
-        """Grow no further for a moment: who is overloaded has named no limit, and must not be pressed."""
-        self._grown += max(0.0, now - self._since)
-        self._since = max(now + self.QUIET, self._since)
+        """
+        Grow no further for a moment: who is overloaded has named no limit, and must not be pressed.
+
+        Not again before it has grown for as long: at a hundred starts a second one answer in a hundred comes
+        every second, and would hold the rate for the whole night where the first 429 has put it.
+        """
+        if now - self._since >= self.QUIET:
+            self._grown += now - self._since
+            self._since = now + self.QUIET
 
     def rate(self, at: float) -> float:
         """Starts a second that are allowed at `at`, once a limit was met."""

@@ -64,6 +64,8 @@ OPTIONS = (
     ("on_daily_quota", '"wait"', "once the day's quota is used up, until its reset; or stop"),
     ("on_uncertain", '"retry"', "requests a crash left unanswered: once more; or skip"),
     ("check", '"full"', "decode every picture; or quick, its structure alone"),
+    ("quality", "true", "after buying, find blank pictures and ones that look the same"),
+    ("embed", "true", "prompt, model, request and origin into each picture (XMP)"),
     ("log_file", '"run.jsonl"', "what happens, one JSON object a line, beside this file"),
     ("limit", "10", "only the first so many tasks: a small beginning"),
 )

@@ -89,7 +89,8 @@ def look_at_all(
                 on_look(done, max(done, total))
     if unreadable > _NAMED:
         logger.warning("… and %d more pictures", unreadable - _NAMED)
-    left = reader.count_unseen() - unreadable if stopped() else 0
+    # Content that one row has lost and another has not is seen and unreadable.
+    left = max(0, reader.count_unseen() - unreadable) if stopped() else 0
     return Seen(looked_at=done - unreadable, unreadable=unreadable, left=left)
 
 

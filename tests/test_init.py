@@ -74,6 +74,12 @@ def test_every_key_that_is_named_is_one_a_job_has_and_its_example_is_taken(folde
     assert sorted(named) == sorted(set(named))
 
 
+def test_a_table_of_ids_alone_is_told_what_it_lacks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "things.csv").write_text("sku,seed\nA-1,7\n")
+    assert cli(["init", "things.csv"]) == 2
+    assert "add one called `prompt` beside 'sku', 'seed'" in capsys.readouterr().err
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4, unique=True),

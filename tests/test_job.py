@@ -198,6 +198,11 @@ def test_a_text_that_no_file_could_hold_is_refused(value: dict[str, Any]) -> Non
         jobs.checked(Job(**{"manifest": "p.csv", **value}))
 
 
+def test_a_job_file_of_a_name_that_no_ledger_could_hold_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"SOURCE: .* has bytes that are no UTF-8"):
+        jobs.resolve("\udcff.toml", {})
+
+
 def test_a_server_of_ones_own_needs_no_key() -> None:
     assert where({}, base_url=LOCAL).key is None
     assert where({}, provider="simulator").key is not None

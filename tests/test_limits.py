@@ -746,6 +746,11 @@ def test_an_overload_holds_the_growth_for_a_moment_and_cuts_nothing() -> None:
     ramp.pause(10.0)
     assert ramp.rate(10.0) == ramp.rate(12.0) == before
     assert ramp.rate(20.0) == pytest.approx(other.rate(18.0))
-    for second in range(20, 40):
-        ramp.pause(float(second))
-    assert ramp.rate(41.0) == pytest.approx(other.rate(18.0))
+
+
+def test_overloads_without_end_halve_the_growth_and_do_not_stop_it() -> None:
+    ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
+    for eighths in range(8 * 4, 8 * 124):
+        ramp.pause(eighths / 8)
+    assert ramp.rate(124.0) == pytest.approx(other.rate(64.0), rel=0.1)
+    assert ramp.rate(124.0) > 2 * 10

@@ -256,6 +256,9 @@ def test_what_is_no_run_directory_is_told(tmp_path: Path, capsys: pytest.Capture
     assert cli(["report", str(tmp_path)]) == 2
     assert "no ledger here" in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
+    Ledger(tmp_path / "ledger.db").close()  # as a manifest leaves it that cannot be read
+    assert cli(["report", str(tmp_path)]) == 2
+    assert "no run has begun here" in capsys.readouterr().err
 
 
 def test_the_page_is_told_as_json_too(

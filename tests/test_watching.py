@@ -217,7 +217,8 @@ def test_status_tells_money_pace_and_failures_in_words_and_json(
     assert "\x1b" not in out
     assert cli(["status", "runs/night", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == set(Overview.__struct_fields__)
+    assert set(found) == {*Overview.__struct_fields__, "blank", "near_duplicates"}
+    assert found["blank"] is found["near_duplicates"] is None, "nobody has looked, and the names are the same"
     assert (found["phase"], found["in_flight"], found["reserved_usd"]) == ("running", 1, "0.100000000")
     assert (found["failures"][0]["kind"], found["failures"][0]["count"]) == ("blocked", 1)
     assert found["run"]["command"] == "go"

@@ -63,6 +63,12 @@ def _look(source: str) -> tuple[Guess, Seen]:
     """Read the manifest as a run would; a column whose cells repeat is not what names its rows."""
     names = manifest.names(source)
     guessed = proposal.guess(names)
+    known = {"prompt", "messages"} & {name.casefold() for name in names}
+    if not known and guessed.template is None and "prompt" not in guessed.columns:
+        raise InputError(
+            f"{source}: no prompts, and no column to make them of; add one called `prompt` beside"
+            f" {', '.join(map(repr, names))}"
+        )
     try:
         found = _read(source, guessed)
     except ManifestError:

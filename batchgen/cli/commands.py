@@ -238,7 +238,7 @@ def _given(context: click.Context, flags: Mapping[str, object]) -> dict[str, obj
 @click.option("--force", is_flag=True, help="Overwrite it.")
 def init(manifest: str, *, output: str | None, force: bool) -> int:
     """
-    Write a job file for MANIFEST, with what its columns seem to mean and every other key as a comment.
+    Write a job file for MANIFEST, with what its columns seem to mean and the usual other keys as comments.
 
     The whole table is read and checked; nothing is sent, and no key is needed.
     """

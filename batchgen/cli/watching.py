@@ -43,8 +43,9 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
     if not watch:
         seen, odd = _look(directory), _odd(Path(directory))
         if as_json:
-            marked = {} if odd is None else {"blank": odd.blank, "near_duplicates": odd.near_duplicates}
-            say_json({**msgspec.structs.asdict(seen), **marked})
+            # The same names whatever there is: null where nobody has looked.
+            blank, alike = (None, None) if odd is None else (odd.blank, odd.near_duplicates)
+            say_json({**msgspec.structs.asdict(seen), "blank": blank, "near_duplicates": alike})
         else:
             say("\n".join([*_told(seen, odd), *_hint(seen)]))
         return 0

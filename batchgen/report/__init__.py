@@ -83,6 +83,10 @@ def build(
     if target.suffix.lower() not in {".html", ".htm"}:
         raise InputError(f"{target}: a report is a page; end its name in .html")
     recovery.check_not_lost(directory / LEDGER)
+    if (directory / LEDGER).is_file() and not (directory / MANIFEST).is_file():
+        raise InputError(
+            f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
+        )
     with contextlib.closing(History(directory / LEDGER)) as reader, contextlib.ExitStack() as stack:
         manifest = Manifest(directory / MANIFEST)
         beside = target.with_suffix("")
