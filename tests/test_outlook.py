@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from batchgen import job as jobs
 from batchgen import deadline, outlook
+from batchgen import job as jobs
 from batchgen.cli import cli, planning
 from batchgen.deadline import Bottleneck
 from batchgen.simulator import Faults, Settings
