@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import contextmanager
 from decimal import Decimal
@@ -120,7 +121,13 @@ def connect(path: Path, *, make: bool = False, durable: bool = True) -> sqlite3.
     if not make and path.stat().st_size == 0:
         raise DamagedError(f"{path}: the ledger is empty; {_restore(path)}")
     try:
-        connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path.absolute().as_uri() + ("" if make else _as_it_lies(path)),
+            uri=True,
+            timeout=30,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         if make and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -134,6 +141,16 @@ def connect(path: Path, *, make: bool = False, durable: bool = True) -> sqlite3.
     except sqlite3.Error as cause:
         raise unreadable(path, cause) from cause
     return connection
+
+
+def _as_it_lies(path: Path) -> str:
+    """
+    How to open a ledger that lies where nothing can be written, and that nobody is at work on.
+
+    SQLite puts a log beside whatever it reads. Where one lies there, somebody writes or has died writing.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    return "" if os.access(path.parent, os.W_OK) or log.exists() else "?mode=ro&immutable=1"
 
 
 def _carry_out(connection: sqlite3.Connection, script: str) -> None:
@@ -204,5 +221,6 @@ def _restore(path: Path) -> str:
 
 def storage_error(path: Path, cause: sqlite3.Error) -> StorageError:
     """What a person can do about an SQLite error."""
-    remedy = _REMEDIES.get(getattr(cause, "sqlite_errorname", ""), "check the disk")
+    name = getattr(cause, "sqlite_errorname", "") or ""
+    remedy = next((what for code, what in _REMEDIES.items() if name.startswith(code)), "check the disk")
     return StorageError(f"{path}: {cause}: {remedy}, then run the same command again")
