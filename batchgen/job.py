@@ -227,8 +227,11 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     :param given: what flags and environment say; goes before the job file.
     :raises InputError: a value is missing, unknown or out of range.
     """
-    if Path(source).is_dir():
-        raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
+    try:
+        if Path(source).is_dir():
+            raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
+    except OSError as cause:  # a folder on the way to it is closed
+        raise InputError(f"{source}: {cause.strerror}; name one that you can read") from cause
     is_job = source.lower().endswith(".toml")
     stated = read(Path(source)) if is_job else {"manifest": source}
     values: dict[str, object] = {**stated, **given}

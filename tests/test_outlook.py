@@ -17,6 +17,7 @@ from batchgen import deadline, outlook
 from batchgen import job as jobs
 from batchgen.cli import cli, planning
 from batchgen.deadline import Bottleneck
+from batchgen.errors import InputError
 from batchgen.simulator import Faults, Settings
 from tests.nights import Nights
 
@@ -232,6 +233,15 @@ def test_a_moment_to_come_is_told_by_the_clock_that_will_hang_there_then(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("output", ["file", "file/run"])
+def test_a_directory_that_cannot_be_made_is_told_as_the_run_would(memory: Path, output: str) -> None:
+    nights = Nights(memory)
+    nights.rows(1)
+    (memory / "file").touch()
+    with pytest.raises(InputError, match=r"file is a file; choose another run directory with -o\Z"):
+        plan(nights, output=str(memory / output))
 
 
 # As it is typed
