@@ -18,7 +18,7 @@ from batchgen import job as jobs
 from batchgen import rehearsal, runner
 from batchgen.cli import cli
 from batchgen.conditions import Origin, Wishes
-from batchgen.errors import DamagedError, InputError
+from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.job import LEDGER
 from batchgen.ledger import Ledger, Reader
 from batchgen.rehearsal import rehearse
@@ -297,6 +297,12 @@ def test_an_interrupt_ends_a_rehearsal_and_leaves_nothing(
 def test_wishes_that_cannot_be_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Wishes(**given)
+
+
+def test_a_full_disk_under_a_rehearsal_is_told_with_the_way_to_another() -> None:
+    for cause in (OSError(28, "No space left on device"), StorageError("/scratch/night-0.db: disk is full")):
+        with pytest.raises(StorageError, match=r"^/scratch.*TMPDIR$"), rehearsal._explained("/scratch"):
+            raise cause
 
 
 def test_a_lost_ledger_is_said_and_a_damaged_one_by_its_own_name(memory: Path) -> None:
