@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -374,9 +375,15 @@ def test_what_only_a_rehearsal_heeds_is_refused_without_one() -> None:
     assert cli(["plan", "p.csv", "--quota", "5"]) == 2
 
 
-def test_a_table_that_can_be_read_only_once_is_not_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli(["plan", "-", "--rehearse"]) == 2
+def test_a_table_that_can_be_read_only_once_is_planned_and_not_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"prompt\nx\n")))
+    assert cli(["plan", "-", "--provider", "simulator", "--rehearse"]) == 2
     assert "standard input" in capsys.readouterr().err
+    assert cli(["plan", "-", "--provider", "simulator"]) == 0
+    assert "1 new" in capsys.readouterr().out
 
 
 def test_where_all_is_bought_there_is_nothing_to_rehearse(command: Any) -> None:

@@ -57,7 +57,7 @@ def tell(
     due = None if deadline is None else parse(deadline, now)
     job = jobs.resolve(source, given)
     running.warn_of_environment(job)
-    if nights and job.manifest == "-":
+    if expected is not None and job.manifest == "-":
         raise InputError(
             "--rehearse: a rehearsal reads the table again, and standard input is read only once"
         )
