@@ -194,6 +194,22 @@ def unheard(_: Event) -> None:
     """Take an event where there is no log file."""
 
 
+def _check_is_a_log(path: Path) -> None:
+    """
+    See that nothing else is there: lines added to a table of prompts would be bought.
+
+    :raises InputError: it is.
+    """
+    with suppress(PermissionError):  # it may be written and not read
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                first = file.read(1)
+            if first != b"{":
+                raise InputError(
+                    f"--log-file: {path}: this is something else, to which lines would be added; name another"
+                )
+
+
 class Log:
     """
     A file that events are appended to, by a thread of its own.
@@ -208,7 +224,7 @@ class Log:
 
         :param wall: seconds since 1970.
         :param redact: takes keys out of a text.
-        :raises InputError: it cannot be written.
+        :raises InputError: it cannot be written, or is something else.
         """
         self._path = path
         self._wall = wall
@@ -221,6 +237,7 @@ class Log:
         self._identity = (0, 0)
         self._file = -1
         try:
+            _check_is_a_log(path)
             self._open()
         except OSError as cause:
             raise InputError(

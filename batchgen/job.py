@@ -227,8 +227,11 @@ def resolve(source: str, given: Mapping[str, object]) -> Job:
     :param given: what flags and environment say; goes before the job file.
     :raises InputError: a value is missing, unknown or out of range.
     """
-    if Path(source).is_dir():
-        raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
+    try:
+        if Path(source).is_dir():
+            raise InputError(f"{source}: a folder; SOURCE is a job file (.toml) or a manifest")
+    except OSError as cause:  # a folder on the way to it is closed
+        raise InputError(f"{source}: {cause.strerror}; name one that you can read") from cause
     is_job = source.lower().endswith(".toml")
     if is_job and not _is_utf8(source):  # the ledger keeps the command that names it
         raise InputError(f"SOURCE: {source!r} has bytes that are no UTF-8; give it another name")

@@ -7,6 +7,7 @@ All of it is found out without a key and without a request, and held against bud
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,6 +18,7 @@ from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen import plan, providers, recovery
 from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
+from batchgen.errors import InputError
 from batchgen.forecast import Seen, cents, foretold
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
@@ -158,6 +160,7 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     endpoint = plan.checked(job, None)
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
+    _check_place(directory)
     plan.transport(job, endpoint)  # says what is wrong with the simulator's settings
     recovery.check_not_lost(directory / LEDGER)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
@@ -174,6 +177,24 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
         if reader is not None:
             reader.close()
     return _foreseen(job, endpoint, manifest, found, counted=counted, room=room, deadline=deadline, now=now)
+
+
+def _check_place(directory: Path) -> None:
+    """
+    See that a run directory is one, or can be made.
+
+    :raises InputError: it cannot.
+    """
+    try:
+        place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+        refused = "" if place.is_dir() else f"{place} is a file"
+        (directory / LEDGER).exists()  # raises where the folder is closed
+        if place.is_dir() and place != directory and not os.access(place, os.W_OK):
+            refused = f"nothing can be written in {place}"
+    except OSError as cause:
+        refused = str(cause.strerror)
+    if refused:
+        raise InputError(f"{directory}: {refused}; choose another run directory with -o")
 
 
 def _foreseen(

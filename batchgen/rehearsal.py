@@ -91,6 +91,10 @@ def _explained(scratch: str) -> Iterator[None]:
         raise StorageError(
             f"{scratch}: {cause.strerror}; make room there, or name another folder in TMPDIR"
         ) from cause
+    except StorageError as cause:
+        if scratch not in str(cause):
+            raise
+        raise StorageError(f"{cause}, or name another folder in TMPDIR") from cause
 
 
 @contextmanager

@@ -258,10 +258,25 @@ def _begin(
     write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
 
 
+def _check_apart(log: Path, job: Job) -> None:
+    """
+    See that lines are not added to what the run reads and writes.
+
+    :raises InputError: they would be.
+    """
+    directory = jobs.directory(job).resolve()
+    ours = {directory / name for name in (LEDGER, MANIFEST, JOB, TABLE)}
+    read = {Path(name).resolve() for name in (job.manifest, job.only) if name not in {None, "-"}}
+    if log.resolve() in ours | read:
+        raise InputError(f"--log-file: {log}: the run needs this file itself; name another")
+
+
 def _log_of(
     job: Job, endpoint: Endpoint
 ) -> AbstractContextManager[Callable[[str], Callable[[events.Event], None]]]:
     path = None if job.log_file is None else Path(job.log_file)
+    if path is not None:
+        _check_apart(path, job)
     key = "" if endpoint.provider.simulated else endpoint.key or ""
     return events.logged(path, wall=time.time, redact=Redactor([key]))
 

@@ -611,3 +611,30 @@ def test_json_spells_out_what_would_steer_a_terminal_and_says_the_same(
     out = capsys.readouterr().out
     assert not re.search("[\x7f-\x9f\u202e]", out)
     assert json.loads(out)["directory"] == directory
+
+
+LONG = "x" * 300
+"""A name that no file system has: it cannot be looked at, nor can what lies in a closed folder."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["status", LONG], ["verify", LONG], ["report", LONG], ["export", LONG, "--to", "csv"]),
+        *(
+            ["init", LONG],
+            ["plan", LONG],
+            ["run", LONG],
+            ["plan", "p.csv", "-o", LONG],
+            ["run", "p.csv", "-o", LONG],
+        ),
+    ],
+)
+def test_a_place_that_cannot_even_be_looked_at_is_bad_input(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.csv").write_text("prompt\nx\n")
+    provider = ["--provider", "simulator"] if arguments[0] in {"plan", "run"} else []
+    assert cli([*arguments, *provider]) == 2
+    assert re.fullmatch(rf"batchgen: {LONG}: File name too long; .+\n", capsys.readouterr().err)

@@ -706,6 +706,24 @@ async def test_an_intent_goes_to_disk_with_the_next_commit_and_one_nobody_sent_i
     assert (reader.totals().requests, reader.totals().uncertain) == (1, 1)
 
 
+async def test_what_lies_where_nothing_can_be_written_is_read_and_leaves_nothing_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        await started(ledger, "k")
+        ledger.end(now=9, reason="done")
+    monkeypatch.setattr("os.access", lambda *_: False)  # for root everything can be written
+    path.parent.chmod(0o555)
+    try:
+        with closing(Onlooker(path)) as reader:
+            reader.check()
+            assert reader.moment().run is not None
+            assert [file.name for file in path.parent.glob(f"{path.name}-[sw]*")] == []
+    finally:
+        path.parent.chmod(0o755)
+
+
 async def test_what_depends_on_a_failed_commit_fails_with_its_reason(ledger: Ledger) -> None:
     ledger._connection.execute("PRAGMA query_only = ON")
     attempt = intended(ledger, "k")

@@ -182,6 +182,27 @@ def test_a_file_that_cannot_be_opened_is_bad_input_and_nothing_is_sent(
         Log(Path(name), wall=lambda: 0.0, redact=PLAIN)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["prompts.jsonl", "more.csv", "link.jsonl", "out/job.json", "out/ledger.db", "out/results.parquet"],
+)
+def test_lines_are_not_added_to_what_is_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt":"x"}\n')
+    (tmp_path / "more.csv").write_text("prompt\ny\n")
+    (tmp_path / "link.jsonl").symlink_to(prompts)
+    (tmp_path / "out").mkdir()
+    arguments = ["run", "prompts.jsonl", "--provider", "simulator", "-o", "out", "--log-file", name]
+    assert cli(arguments) == 2
+    assert re.match(rf"batchgen: --log-file: {name}: th.*; name another\n\Z", capsys.readouterr().err)
+    assert prompts.read_text() == '{"prompt":"x"}\n'
+    assert (tmp_path / "more.csv").read_text() == "prompt\ny\n"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"lock"}
+
+
 def test_a_job_file_names_it_beside_itself_and_a_failing_run_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

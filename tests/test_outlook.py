@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sqlite3
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from batchgen import deadline, outlook
 from batchgen import job as jobs
-from batchgen import outlook
-from batchgen.cli import cli
+from batchgen.cli import cli, planning
 from batchgen.deadline import Bottleneck
+from batchgen.errors import InputError
 from batchgen.simulator import Faults, Settings
 from tests.nights import Nights
 
@@ -215,6 +217,31 @@ def test_what_would_meet_a_deadline_meets_it(memory: Path) -> None:
     never = plan(nights, due=NOW + timedelta(seconds=5)).deadline
     assert never is not None
     assert (never.met, never.possible) == (False, False)
+
+
+def test_a_moment_to_come_is_told_by_the_clock_that_will_hang_there_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        evening = datetime(2027, 3, 27, 20, 30, tzinfo=UTC).astimezone()
+        morning = deadline.parse("07:00", evening)
+        assert morning - evening == timedelta(hours=8, minutes=30)
+        assert planning._when(morning.isoformat(), evening) == "07:00 on 2027-03-28"
+        assert planning._when(evening.isoformat(), evening) == "21:30"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("output", ["file", "file/run"])
+def test_a_directory_that_cannot_be_made_is_told_as_the_run_would(memory: Path, output: str) -> None:
+    nights = Nights(memory)
+    nights.rows(1)
+    (memory / "file").touch()
+    with pytest.raises(InputError, match=r"file is a file; choose another run directory with -o\Z"):
+        plan(nights, output=str(memory / output))
 
 
 # As it is typed

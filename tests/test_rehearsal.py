@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -18,7 +19,7 @@ from batchgen import job as jobs
 from batchgen import rehearsal, runner
 from batchgen.cli import cli
 from batchgen.conditions import Origin, Wishes
-from batchgen.errors import DamagedError, InputError
+from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.job import LEDGER
 from batchgen.ledger import Ledger, Reader
 from batchgen.rehearsal import rehearse
@@ -299,6 +300,12 @@ def test_wishes_that_cannot_be_are_refused(given: dict[str, Any], said: str) -> 
         Wishes(**given)
 
 
+def test_a_full_disk_under_a_rehearsal_is_told_with_the_way_to_another() -> None:
+    for cause in (OSError(28, "No space left on device"), StorageError("/scratch/night-0.db: disk is full")):
+        with pytest.raises(StorageError, match=r"^/scratch.*TMPDIR$"), rehearsal._explained("/scratch"):
+            raise cause
+
+
 def test_a_lost_ledger_is_said_and_a_damaged_one_by_its_own_name(memory: Path) -> None:
     nights = Nights(memory)
     nights.rows(3)
@@ -368,9 +375,15 @@ def test_what_only_a_rehearsal_heeds_is_refused_without_one() -> None:
     assert cli(["plan", "p.csv", "--quota", "5"]) == 2
 
 
-def test_a_table_that_can_be_read_only_once_is_not_rehearsed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli(["plan", "-", "--rehearse"]) == 2
+def test_a_table_that_can_be_read_only_once_is_planned_and_not_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"prompt\nx\n")))
+    assert cli(["plan", "-", "--provider", "simulator", "--rehearse"]) == 2
     assert "standard input" in capsys.readouterr().err
+    assert cli(["plan", "-", "--provider", "simulator"]) == 0
+    assert "1 new" in capsys.readouterr().out
 
 
 def test_where_all_is_bought_there_is_nothing_to_rehearse(command: Any) -> None:

@@ -245,11 +245,14 @@ def test_a_watch_without_a_terminal_is_a_line_an_interval_until_the_run_has_ende
     assert "\x1b" not in "".join(lines)
 
 
-def drawn(arguments: list[str], *, size: tuple[int, int] = (24, 60)) -> tuple[bytes, int]:
+def drawn(
+    arguments: list[str], *, size: tuple[int, int] = (24, 60), encoding: str = "utf-8"
+) -> tuple[bytes, int]:
     """What a terminal gets, and the exit status."""
     ours, theirs = pty.openpty()
     os.set_blocking(ours, True)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LINES": str(size[0]), "COLUMNS": str(size[1])}
+    env |= {"PYTHONIOENCODING": encoding}
     with subprocess.Popen([*COMMAND, *arguments], stdout=theirs, stderr=theirs, env=env) as watching:
         os.close(theirs)
         data = b""
@@ -276,6 +279,13 @@ def test_a_terminal_is_drawn_over_in_place_cut_to_its_size_and_left_as_it_is(run
     assert len(lines) == 5
     assert all(len(line) <= 40 for line in lines)
     assert lines[-1].endswith("more lines")
+
+
+def test_a_terminal_without_a_character_has_it_spelt_out(folder: Path) -> None:
+    (folder / "run").mkdir()
+    anyio.run(bought, folder / "run/ledger.db", GOOD).close()
+    data, status = drawn(["status", "run", "--watch"], size=(4, 40), encoding="ascii")
+    assert (status, b"\\u2026 6 more lines" in data) == (0, True), data.decode()
 
 
 def test_a_watch_of_a_run_that_was_killed_ends_by_itself(folder: Path) -> None:

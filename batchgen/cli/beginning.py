@@ -24,8 +24,11 @@ def begin(source: str, output: str | None, *, force: bool) -> int:
     if source == "-" or source.lower().endswith(".toml"):
         what = "standard input cannot be read twice" if source == "-" else f"{source} is a job file already"
         raise InputError(f"{what}; MANIFEST is a table of prompts in a file (.csv, .tsv, .jsonl, .parquet)")
-    if Path(source).is_dir():
-        raise InputError(f"{source}: a folder; name the table in it")
+    try:
+        if Path(source).is_dir():
+            raise InputError(f"{source}: a folder; name the table in it")
+    except OSError as cause:
+        raise InputError(f"{source}: {cause.strerror}; name one that you can read") from cause
     path = Path("jobs") / f"{jobs.name(source)}.toml" if output is None else Path(output)
     if path.suffix != ".toml":
         raise InputError(f"-o {path}: a job file's name ends in .toml")

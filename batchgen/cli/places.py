@@ -14,8 +14,11 @@ _SHOWN = 3
 def check_run_directory(directory: str) -> None:
     """:raises InputError: nothing there was ever a run directory; says which others there are."""
     path = Path(directory)
-    if any((path / name).exists() for name in _TRACES):
-        return
+    try:
+        if any((path / name).exists() for name in _TRACES):
+            return
+    except OSError as cause:
+        raise InputError(f"{directory}: {cause.strerror}; name one that you can read") from cause
     known = _known(path)
     hint = nearest(directory, known)
     if path.is_file():

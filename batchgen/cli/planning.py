@@ -57,7 +57,7 @@ def tell(
     due = None if deadline is None else parse(deadline, now)
     job = jobs.resolve(source, given)
     running.warn_of_environment(job)
-    if nights and job.manifest == "-":
+    if expected is not None and job.manifest == "-":
         raise InputError(
             "--rehearse: a rehearsal reads the table again, and standard input is read only once"
         )
@@ -178,8 +178,9 @@ def _rate(job: Job) -> str:
 
 
 def _when(moment: str, now: datetime) -> str:
-    at = datetime.fromisoformat(moment).astimezone(now.tzinfo)
-    return f"{at:%H:%M}" if at.date() == now.date() else f"{at:%H:%M on %Y-%m-%d}"
+    # The offset of now is not that of a morning after the clocks were changed.
+    at = datetime.fromisoformat(moment).astimezone()
+    return f"{at:%H:%M}" if at.date() == now.astimezone().date() else f"{at:%H:%M on %Y-%m-%d}"
 
 
 def _checks(job: Job, found: Preview, now: datetime) -> list[str]:

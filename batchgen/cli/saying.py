@@ -12,16 +12,20 @@ from batchgen.cli.terminal import json_text, printable
 from batchgen.errors import StorageError
 
 
+def showable(text: str) -> str:
+    """The text as far as the encoding of standard output has its characters; the others are spelt out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def say(text: str) -> None:
     """
     Put a result on standard output; whoever has stopped reading does not change how a run ended.
 
     :raises StorageError: it is a file that cannot be written.
     """
-    encoding = sys.stdout.encoding or "utf-8"
     try:
-        # A terminal of another encoding shows what it can.
-        click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
+        click.echo(showable(printable(text)))
     except OSError as cause:
         if cause.errno not in {errno.EPIPE, errno.EIO}:
             raise StorageError(

@@ -18,7 +18,7 @@ import msgspec
 from batchgen import overview, recovery
 from batchgen.cli.counting import counted, looks_told, span
 from batchgen.cli.places import check_run_directory
-from batchgen.cli.saying import say, say_json
+from batchgen.cli.saying import say, say_json, showable
 from batchgen.cli.terminal import line, printable
 from batchgen.layout import LEDGER, TABLE
 from batchgen.ledger import Reader
@@ -117,7 +117,7 @@ class _Screen:
             lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
         home = "\x1b[H" if self._begun else "\n" * room + "\x1b[H"
         self._begun = True
-        drawn = "".join(f"{_fitting(printable(text), size.columns)}\x1b[K\n" for text in lines)
+        drawn = "".join(f"{_fitting(showable(printable(text)), size.columns)}\x1b[K\n" for text in lines)
         # One write: a half-drawn screen is what flickers.
         sys.stdout.write(f"{home}{drawn}\x1b[J")
         sys.stdout.flush()

@@ -227,5 +227,6 @@ def _restore(path: Path) -> str:
 
 def storage_error(path: Path, cause: sqlite3.Error) -> StorageError:
     """What a person can do about an SQLite error."""
-    remedy = _REMEDIES.get(getattr(cause, "sqlite_errorname", ""), "check the disk")
+    name = getattr(cause, "sqlite_errorname", "") or ""
+    remedy = next((what for code, what in _REMEDIES.items() if name.startswith(code)), "check the disk")
     return StorageError(f"{path}: {cause}: {remedy}, then run the same command again")
