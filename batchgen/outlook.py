@@ -170,6 +170,7 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
             plan.check_not_mixed(directory, endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = plan.read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
+            plan.check_only(job, manifest, only)
             found = survey(job, endpoint.provider, manifest, reader, only)
             room = _room(job, endpoint, manifest, reader, found.pictures)
         counted = ZERO if reader is None else reader.totals().counted_usd

@@ -6,6 +6,7 @@ Whether what the job asks for can be had, what its manifest says, whether there 
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from batchgen.references import References
     from batchgen.simulator import Settings
     from batchgen.simulator.transport import SimulatorTransport
+
+logger = logging.getLogger("batchgen")
 
 Kind: TypeAlias = tuple[str, Expect]
 """What a task costs goes by its model, and by whether words are enough."""
@@ -203,6 +206,25 @@ def _about(kinds: Mapping[Kind, int], each: Callable[[str, Expect], Decimal | No
             return None
         total += (price or ZERO) * count
     return total
+
+
+def check_only(job: Job, manifest: Manifest, only: frozenset[str] | None) -> None:
+    """
+    Warn of chosen ids that no row has.
+
+    :raises InputError: no row has any of them.
+    """
+    strangers = set(only or ())
+    for batch in manifest.batches() if strangers else ():
+        strangers.difference_update(batch.ids)
+        if not strangers:
+            break
+    if not only or not strangers:
+        return
+    told = f"{job.only}: {len(strangers):,} of its {len(only):,} ids are no row's of {job.manifest}, such as"
+    if len(strangers) == len(only):
+        raise InputError(f"--only {told} {min(strangers)!r}; is it another table's?")
+    logger.warning("%s %r", told, min(strangers))
 
 
 def space_for(

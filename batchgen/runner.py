@@ -176,6 +176,7 @@ def run(
             plan.check_not_mixed(directory, endpoint, reader)
             references = References()
             manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
+            plan.check_only(job, manifest, only)
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
             plan.check_room(job, endpoint, manifest, reader, only, space=space)

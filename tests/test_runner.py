@@ -471,3 +471,18 @@ def test_simulated_pictures_never_mix_with_real_ones(nights: Nights) -> None:
 async def test_a_run_inside_an_event_loop_says_how_it_is_done(memory: Path) -> None:
     with pytest.raises(InputError, match=r"to_thread\.run_sync\(batchgen\.run, job\)"):
         Nights(memory).run()
+
+
+def test_chosen_ids_that_no_row_has_are_told_and_a_table_of_others_is_refused(
+    memory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights = Nights(memory)
+    nights.rows(3)
+    chosen = memory / "chosen.csv"
+    chosen.write_text("id\nrow-1\nrow 2\n")
+    assert nights.run(only=str(chosen)).bought == 1
+    assert f"{chosen}: 1 of its 2 ids are no row's" in caplog.text
+    assert "'row 2'" in caplog.text
+    chosen.write_text("id\nshoe\n")
+    with pytest.raises(InputError, match="'shoe'; is it another table's"):
+        nights.run(only=str(chosen))
