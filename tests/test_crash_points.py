@@ -39,8 +39,8 @@ def test_every_call_is_died_at(deaths: list[dict[str, Any]]) -> None:
         assert [
             name for name in dict.fromkeys(calls) if name.startswith("call ") and "Ballast" not in name
         ] == [
-            "call Ledger.begin",
             "call Store.sweep",
+            "call Ledger.begin",
             "call Ledger.adopt",
             "call Store.names",
             "call Ledger.start",

@@ -127,13 +127,14 @@ Examples:
   batchgen export runs/tonight --to jsonl --only chosen.csv --absolute
 
 \b
-Columns are called as in results.parquet, with sha256, mime, width, height and bytes in the place of images;
-a column of yours that is called like one of them becomes manifest_NAME. Money is exact. In a CSV a text that
-a spreadsheet would take for a formula (= + - @ tab, carriage return) gets a ' in front. Drafts stay behind.
+Columns are called as in results.parquet, with sha256, mime, width, height and bytes in the place of
+images; a column of yours that is called like one of them becomes manifest_NAME. Money is exact. In a CSV a
+text that a spreadsheet would take for a formula (= + - @ tab, carriage return) gets a ' in front. Drafts
+stay behind.
 
 \b
 Exit status: 0 all is there; 1 rows are missing, whose pictures are lost or altered; 2 bad input, or OUT
-something else; 3 the disk refuses: the same command goes on.
+holds something else; 3 the disk refuses: the same command goes on.
 """
 
 REPORT = """
