@@ -2,7 +2,8 @@
 What will the rows that are left cost, and between which bounds?
 
 Before anything is bought it is told by prices alone, and the bounds are wide. Answers narrow them: what those
-of a kind cost, and how many are paid for on the way of one row to its end.
+of a kind cost, and how many are paid for on the way of one row to its end. At a dollar a token the same tells
+tokens.
 """
 
 from __future__ import annotations

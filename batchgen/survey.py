@@ -11,16 +11,19 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from batchgen import pricing, providers
 from batchgen.forecast import Need, Range, Seen, answer, asking
-from batchgen.records import ZERO, Expect, ImageOptions, Status, Usage
+from batchgen.records import ZERO, Expect, ImageOptions, Price, Status, Usage
 from batchgen.selection import Fate, fates
 
 if TYPE_CHECKING:
-    from decimal import Decimal
+    from collections.abc import Mapping
 
     from batchgen.job import Job
     from batchgen.ledger import Journey, Reader, State
@@ -35,6 +38,7 @@ _TEXT_TOKENS = 250
 _MODAL = {ImageOptions.OPENROUTER, ImageOptions.MODALITIES}
 """They name what is to come; nothing else is drawn."""
 _MANY = 1_000_000
+_BY_TOKEN = Price(input=Decimal(_MANY), text=Decimal(_MANY), image=Decimal(_MANY))
 _PAGE = 8192
 
 
@@ -89,6 +93,8 @@ class Survey:
     lots: dict[Kind, Lot]
     answers: dict[Kind, list[Decimal]] = field(default_factory=lambda: defaultdict(list))
     """USD an answer, what was asked not included."""
+    lengths: dict[Kind, list[Decimal]] = field(default_factory=lambda: defaultdict(list))
+    """The same in tokens."""
     ways: dict[Expect, list[Decimal]] = field(default_factory=lambda: defaultdict(list))
     """How many answers each row paid for."""
     tempi: dict[str, Tempo] = field(default_factory=lambda: defaultdict(Tempo))
@@ -241,6 +247,9 @@ def _learn(
                 told = rates.byte * place.said + rates.picture * place.shown
             found.answers[kind].append(each - told)
             paid[kind].append(each)
+        if journey.answers and journey.answers == journey.requests:
+            said = journey.total_tokens - journey.prompt_tokens
+            found.lengths[kind].append(Decimal(said) / journey.answers)
         if journey.status is not Status.PENDING:
             kept.append((journey, kind))
             _time(found.tempi[kind.model], journey)
@@ -286,24 +295,42 @@ def _rates(model: Model) -> _Rates:
 
 
 def needs(found: Survey, provider: Provider) -> tuple[list[Need], list[str]]:
-    """What is to be bought as a forecast wants it, and the models of it that have no price."""
-    wanted, unpriced = [], []
-    for kind, lot in found.lots.items():
-        model = providers.model_of(provider, kind.model)
-        each = answer(model, kind.expect, kind.size, by_quality=provider.dialect == "images")
-        if each is None:
-            unpriced.append(kind.model)
-            each = Range()
-        wanted.append(
-            Need(
-                expect=kind.expect,
-                count=lot.tasks,
-                answer=each,
-                asking=asking(model, said=lot.said, shown=lot.shown),
-                seen=Seen.of(found.answers.get(kind, ())),
-            )
-        )
+    """What is to be bought as a forecast wants it, in USD, and the models of it that have no price."""
+    models = {kind: providers.model_of(provider, kind.model) for kind in found.lots}
+    unpriced = [model.id for model in models.values() if model.price is None]
+    by_quality = provider.dialect == "images"
+    wanted = [
+        _need(kind, lot, models[kind], found.answers, by_quality=by_quality)
+        for kind, lot in found.lots.items()
+    ]
     return wanted, [*dict.fromkeys(unpriced)]
+
+
+def lengths(found: Survey, provider: Provider) -> list[Need]:
+    """The same in tokens: as if each of them cost one dollar."""
+    by_quality = provider.dialect == "images"
+    return [
+        _need(
+            kind,
+            lot,
+            msgspec.structs.replace(providers.model_of(provider, kind.model), price=_BY_TOKEN),
+            found.lengths,
+            by_quality=by_quality,
+        )
+        for kind, lot in found.lots.items()
+    ]
+
+
+def _need(
+    kind: Kind, lot: Lot, model: Model, seen: Mapping[Kind, list[Decimal]], *, by_quality: bool
+) -> Need:
+    return Need(
+        expect=kind.expect,
+        count=lot.tasks,
+        answer=answer(model, kind.expect, kind.size, by_quality=by_quality) or Range(),
+        asking=asking(model, said=lot.said, shown=lot.shown),
+        seen=Seen.of(seen.get(kind, ())),
+    )
 
 
 def tokens(kind: Kind, lot: Lot, model: Model) -> float:

@@ -198,6 +198,11 @@ def cost(nights: Nights, **given: object) -> Cost:
     return found
 
 
+def spoken(nights: Nights) -> int:
+    """Tokens that were billed."""
+    return sum(model.total_tokens for model in nights.endpoint.account.models.values())
+
+
 def played(folder: Path, seed: int, *, rest: int) -> tuple[bool, bool, Decimal]:
     """
     Whether the bands before the first row and after 60, about 50 of them pictures, held.
@@ -209,9 +214,17 @@ def played(folder: Path, seed: int, *, rest: int) -> tuple[bool, bool, Decimal]:
     account = nights.endpoint.account
     before = cost(nights, limit=60 + rest)
     nights.run(seed=seed, limit=60, check="quick")
-    paid = account.usd
+    paid, heard = account.usd, spoken(nights)
+    expected = outlook.preview(
+        jobs.resolve(
+            str(nights.manifest),
+            {"provider": "simulator", "output": str(nights.directory), "limit": 60 + rest},
+        )
+    ).tokens
     after, whole = cost(nights, limit=60 + rest), cost(nights)
     nights.run(seed=seed, limit=60 + rest, check="quick")
+    assert expected.low <= expected.likely <= expected.high
+    assert 0.9 * expected.low <= spoken(nights) - heard <= 1.1 * expected.high, "not tenths beside it, ever"
     return (
         before.low_usd <= account.usd <= before.high_usd,
         after.low_usd <= account.usd - paid <= after.high_usd,

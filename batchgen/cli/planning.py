@@ -96,7 +96,12 @@ def _told(job: Job, found: Preview, now: datetime) -> list[str]:
         f"  {' · '.join([*_counts(job, found), *_sums(found)])}",
     ]
     if found.buy:
-        lines += [f"  cost      {_cost(found)}", f"  time      {_time(job, found, now)}"]
+        told = found.tokens
+        lines += [
+            f"  cost      {_cost(found)}",
+            f"  tokens    {told.low:,}–{told.high:,}",
+            f"  time      {_time(job, found, now)}",
+        ]
     lines += _checks(job, found, now)
     return [*lines, f"  directory {line(found.directory)}"]
 
