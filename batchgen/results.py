@@ -311,7 +311,11 @@ class _Stored:
         except (pa.ArrowException, OSError) as cause:
             self.why = f"it cannot be read: {cause}"
             return
-        if self._file.schema_arrow.remove_metadata() != schema.remove_metadata():
+        found = self._file.schema_arrow.remove_metadata()
+        # One of an earlier version is no worse for what it does not have.
+        former = [*_schema_of(found).names, *schema.names[len(SCHEMA) :]]
+        self._left = self._left.select(former)
+        if found != self._left.schema.remove_metadata():
             self.why = "it has other columns"
         elif self._file.metadata.num_rows != rows:
             self.why = f"it has {self._file.metadata.num_rows:,} rows instead of {rows:,}"
@@ -329,6 +333,7 @@ class _Stored:
         except (pa.ArrowException, OSError) as cause:
             self.why = f"it cannot be read: {cause}"
             return []
+        wanted = wanted.select(stored.schema.names)
         if stored.equals(pa.Table.from_batches([wanted]), check_metadata=False):
             return []
         pairs = zip(wanted.to_pylist(), stored.to_pylist(), strict=True)

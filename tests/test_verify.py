@@ -657,6 +657,21 @@ def test_a_lost_ledger_is_refused_by_every_command_and_nothing_is_bought(
     assert (path.read_bytes() if path.exists() else None) == before
 
 
+@pytest.mark.parametrize(
+    "later", [["phash", "blank", "near_duplicate_of"], ["size_ok", "reasoning", "tool_calls"]]
+)
+def test_a_table_of_an_earlier_version_is_held_against_what_it_has(night: Nights, later: list[str]) -> None:
+    path = night.directory / "results.parquet"
+    lacking = ["phash", "blank", "near_duplicate_of", *later]
+    former = pq.read_table(path).drop_columns([*dict.fromkeys(lacking)])
+    pq.write_table(former, path)
+    assert verify(night.directory).exit_status == 0
+    cell = former.schema.get_field_index("prompt")
+    prompts = ["another", *former["prompt"].to_pylist()[1:]]
+    pq.write_table(former.set_column(cell, "prompt", [prompts]), path)
+    assert kinds(verify(night.directory)) == {"table": 1}
+
+
 @pytest.mark.parametrize("how", ["gone", "empty", "truncated", "text", "garbled"])
 def test_a_lost_ledger_is_made_anew_from_the_table_and_nothing_is_bought_again(
     night: Nights, how: str
