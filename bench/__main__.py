@@ -63,10 +63,11 @@ def _processor() -> str:
 
 
 def _machine(load: float) -> str:
+    kernel = platform.release().partition("-")[0]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     facts = {
         "machine": f"{os.cpu_count()} cores, {_processor()}, "
-        f"{memory / 2**30:.0f} GB, {platform.system()} {platform.release()}",
+        f"{memory / 2**30:.0f} GB, {platform.system()} {kernel}",
         "python": platform.python_version(),
         "measured": f"{datetime.now(UTC):%Y-%m-%d}, load average {load:.1f} before it and "
         f"{os.getloadavg()[2]:.1f} over its last quarter of an hour (1 to 2 where nothing else runs)",
