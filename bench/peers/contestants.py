@@ -173,7 +173,7 @@ class Entry:
         match self.contestant.kind:
             case "batchgen":
                 status = _status(self.results)
-                return Record(**counted, tokens=status["usage"]["total_tokens"], named=status["uncertain"])
+                return Record(**counted, tokens=status["total_tokens"], named=status["uncertain"])
             case "curator":
                 return Record(**counted, tokens=_curated(self.results / "curator"))
             case _:
