@@ -660,9 +660,12 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 async def test_an_answer_that_is_not_whole_is_uncertain_and_says_what_is_known(name: str) -> None:
     data, then = BROKEN[name]
-    sending = Sending()
-    with answering(data, then=then) as server:
-        failure = await once(server.url, sending, timeout=1.0)
+    for patience in (1.0, 30.0):  # a machine that is busy may not even connect within the first
+        sending = Sending()
+        with answering(data, then=then) as server:
+            failure = await once(server.url, sending, timeout=patience)
+        if sending.times:
+            break
     assert isinstance(failure, Failure), failure
     assert failure.kind is ErrorClass.UNCERTAIN
     assert sending.times == 1
