@@ -158,12 +158,9 @@ class Gallery:
             counts.update(_tally(lines.column(name)))
         fine = pc.is_in(lines.column("status"), pa.array(_FINE, pa.string()))
         self._failures.update(_tally(lines.filter(pc.invert(fine)).column("error_class").drop_null()))
-        ours = set(results.SCHEMA.names)
         self._flags["size_ok"] += lines.column("size_ok").false_count
-        if "blank" in ours:
-            self._flags["blank"] += lines.column("blank").true_count
-        if "near_duplicate_of" in ours:
-            self._flags["near_duplicate_of"] += pc.count(lines.column("near_duplicate_of")).as_py()
+        self._flags["blank"] += lines.column("blank").true_count
+        self._flags["near_duplicate_of"] += pc.count(lines.column("near_duplicate_of")).as_py()
 
     def _parents(self, manifest: Manifest, batch: Batch, places: list[int]) -> dict[int, Parent]:
         if manifest.levels == 1 or not places:

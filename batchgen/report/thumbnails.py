@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import threading
-import zlib
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -34,14 +32,6 @@ if TYPE_CHECKING:
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?[0-9a-f]{64}-[0-9]+\.webp.*")
 _QUALITY = 80
-_LARGE = 20_000_000
-_ONE_LARGE = threading.Lock()
-"""Pictures of more pixels are decoded one at a time: as many as there are threads would not fit."""
-# What Pillow lets through from its plugins, beside errors of its own; see `imaging`.
-_FAILURES = (
-    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError, TypeError,
-    ValueError, Warning, struct.error, zlib.error, Pillow.DecompressionBombError,
-)  # fmt: skip
 
 
 class Seen(Value, frozen=True, kw_only=True):
@@ -161,15 +151,9 @@ def _unchanged(reference: Reference) -> bytes:
 def _shrunk(data: bytes, pixels: int) -> bytes:
     """A picture's first frame as WebP, upright, no side longer than `pixels`."""
     seen = imaging.examine(data, Check.QUICK)  # no decoder sees what is too large or no picture
-    try:
-        with (
-            _ONE_LARGE if seen.width * seen.height > _LARGE else nullcontext(),
-            Pillow.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as image,
-        ):
-            image.draft("RGB", (2 * pixels, 2 * pixels))
-            coloured = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except _FAILURES as cause:
-        raise CorruptImageError(f"it does not decode: {cause}") from cause
+    with imaging.opened(data, (seen.width, seen.height), "PNG", "JPEG", "WEBP", "GIF") as image:
+        image.draft("RGB", (2 * pixels, 2 * pixels))
+        coloured = image.convert("RGBA" if image.has_transparency_data else "RGB")
     coloured.thumbnail((pixels, pixels), Pillow.Resampling.LANCZOS, reducing_gap=2.0)
     small = BytesIO()
     ImageOps.exif_transpose(coloured).save(small, "WEBP", quality=_QUALITY, method=2)
