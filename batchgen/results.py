@@ -8,7 +8,6 @@ happened to it. It is written beside the old one and replaces it whole.
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,7 +24,7 @@ from batchgen.alike import Alike
 from batchgen.errors import DamagedError, StorageError
 from batchgen.ledger import Result, Told
 from batchgen.records import Expect, Look, Status, UsageQuality, Value
-from batchgen.store import safe_stem
+from batchgen.store import put_in_place, safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +142,7 @@ def write(manifest: Manifest, ledger: Reader, path: Path) -> Tally:
             for batch in manifest.batches():
                 writer.write_table(pa.Table.from_batches(_rows(batch, ledger, tally, marks, schema)))
                 pa.default_memory_pool().release_unused()
-        _replace(temporary, path)
+        put_in_place(temporary, path)
     except OSError as cause:
         reason = cause.strerror or str(cause)
         raise StorageError(
@@ -356,17 +355,6 @@ def _carried(fields: pa.Schema) -> Iterator[pa.Field]:
             name = f"manifest_{name}"
         taken.add(name)
         yield field.with_name(name)
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _rows(

@@ -283,6 +283,34 @@ def write_whole(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
+def put_in_place(temporary: Path, path: Path) -> None:
+    """
+    Give a file its name, so that after a crash that leads to the old bytes or to the new ones.
+
+    For what is too large to be held: `write_whole` does the same with bytes.
+
+    :param temporary: whole, in the same folder.
+    :raises OSError: the disk refuses.
+    """
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """
+    See that the names in a folder outlive a crash.
+
+    :raises OSError: the disk refuses.
+    """
+    folder = os.open(path, _FOLDER)
+    try:
+        _sync_folder(folder)
+    finally:
+        os.close(folder)
+
+
 def _read(folder: int, name: str, file_name: str) -> bytes:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(file, "rb") as opened:

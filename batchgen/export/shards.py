@@ -21,7 +21,7 @@ import msgspec
 
 from batchgen.errors import BatchgenError, InputError, LockedError, StorageError
 from batchgen.records import Value
-from batchgen.store import write_whole
+from batchgen.store import put_in_place, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -223,7 +223,7 @@ class Target:
             for path in self._temporary():
                 if path != self.spool:
                     path.unlink()
-            _sync(self.out)
+            sync_folder(self.out)
         return edited
 
     def _edited(self) -> str | None:
@@ -255,10 +255,7 @@ class Target:
             with temporary.open("wb") as raw:
                 sink = _Sink(raw)
                 rows, fingerprint = write(sink)  # type: ignore[arg-type]
-                raw.flush()
-                os.fsync(raw.fileno())
-            temporary.replace(path)
-            _sync(path.parent)
+            put_in_place(temporary, path)
             shard = Shard(
                 file=file,
                 rows=rows,
@@ -316,14 +313,6 @@ def _journal(path: Path) -> _Known:
 def _is_inside(shard: Shard) -> bool:
     """Whether a name leads nowhere else; what has it may be deleted."""
     return _NAME.fullmatch(shard.file) is not None
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 @contextlib.contextmanager

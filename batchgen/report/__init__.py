@@ -27,7 +27,7 @@ from batchgen.records import Value
 from batchgen.report import charts, page
 from batchgen.report.gallery import Gallery
 from batchgen.report.thumbnails import Thumbnails, is_one
-from batchgen.store import Store
+from batchgen.store import Store, put_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -190,9 +190,7 @@ def _write(target: Path, parts: Iterable[str]) -> int:
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        put_in_place(temporary, target)
         return target.stat().st_size
     except OSError as cause:
         raise StorageError(
