@@ -20,7 +20,7 @@ from batchgen.errors import InputError, nearest
 from batchgen.records import Model, Price, Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SIZES = ("512", "1K", "2K", "4K")
 """The picture sizes a model may have its tokens listed for."""
@@ -95,6 +95,11 @@ def find_model(provider: Provider, name: str) -> Model | None:
 def model_of(provider: Provider, name: str) -> Model:
     """What is known of a model: of one the provider does not list, its name."""
     return find_model(provider, name) or Model(id=name.strip())
+
+
+def models_of(provider: Provider) -> Callable[[str], Model]:
+    """See `model_of`; each name is looked up once."""
+    return functools.cache(functools.partial(model_of, provider))
 
 
 def at_url(base_url: str, *, dialect: str | None = None) -> Provider:

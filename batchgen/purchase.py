@@ -8,13 +8,11 @@ gate, ledger and worker, and decides by the one table in `retry` what comes next
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections import Counter
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -24,36 +22,29 @@ import msgspec
 
 from batchgen import events, limits, pricing, providers, retry
 from batchgen.budget import Budget, Estimate
-from batchgen.buffers import Buffers
-from batchgen.client import TLS, Client
-from batchgen.dialects import DIALECTS
-from batchgen.disk import Disk
 from batchgen.errors import BatchgenError
 from batchgen.feed import Feed
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
-from batchgen.provenance import Labels
-from batchgen.records import ZERO, ErrorClass, Expect, Model, Status, Value
-from batchgen.redaction import Redactor
+from batchgen.records import ZERO, ErrorClass, Expect, Status, Value
 from batchgen.retry import Action
 from batchgen.store import safe_stem
-from batchgen.worker import UNKNOWN_COST, Worker
+from batchgen.worker import UNKNOWN_COST
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from batchgen.budget import Reservation
-    from batchgen.disk import Space
+    from batchgen.crew import Crew
+    from batchgen.disk import Disk
     from batchgen.feed import Offer
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Attempt, Ledger, Reader
     from batchgen.limits import Pass
     from batchgen.manifest import Manifest
     from batchgen.records import Outcome, Task
-    from batchgen.references import References
-    from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Store
     from batchgen.worker import Attempting, Blocking
 
@@ -74,8 +65,6 @@ _SKEW = 5.0
 """Seconds by which our clock may be ahead of the one that resets a quota."""
 _ASIDE = 4
 """Tasks a worker that may wait for what they continue, while others are bought."""
-_THREADS = min(4, max(2, os.cpu_count() or 1))
-"""For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a person or a machine ends a run with."""
 
@@ -172,35 +161,30 @@ class Purchase:
         manifest: Manifest,
         ledger: Ledger,
         reader: Reader,
-        references: References,
         store: Store,
-        space: Space,
+        disk: Disk,
+        crew: Crew,
         spent: Decimal,
         only: frozenset[str] | None,
-        transport: SimulatorTransport | None,
         on_progress: Callable[[Progress], None] | None,
         on_event: Callable[[events.Event], None],
         signals: bool,
         rng: random.Random,
         wall: Callable[[], float],
-        blocking: Blocking | None,
-        stand_in: Callable[[Callable[[str], Model]], Attempting] | None = None,
+        blocking: Blocking,
     ) -> None:
         """
         Gather what a run needs.
 
-        :param references: the pictures that the manifest's rows bring along.
-        :param space: what the run directory's file system must hold.
+        :param disk: what the run directory's file system must hold.
+        :param crew: makes the attempts.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
-        :param transport: replaces the network (the simulator's, in the same process).
         :param on_progress: called with every settled attempt and once a second, on the event loop.
         :param on_event: takes what happens, for the log file; on the event loop.
         :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
         :param wall: seconds since 1970.
-        :param blocking: runs blocking calls; threads unless given.
-        :param stand_in: makes what makes all attempts in place of workers with connections, from what is
-            known of models.
+        :param blocking: runs a blocking call off the event loop.
         """
         self.counts = Counts()
         self.stop: Stop | None = None
@@ -208,18 +192,13 @@ class Purchase:
         self.endpoint = endpoint
         self._manifest = manifest
         self._ledger = ledger
-        self._references = references
-        self._store = store
-        self._transport = transport
+        self._disk = disk
+        self._crew = crew
         self._on_progress = on_progress
         self._tell = on_event
         self._signals = signals
         self._rng = rng
         self._wall = wall
-        self._blocking: Blocking = blocking or partial(
-            anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS)
-        )
-        self._disk = Disk(space, blocking=self._blocking)
         self._refused: BatchgenError | None = None
         """What the ledger or the snapshot said when it could not be written or read."""
         self._hands = min(job.concurrency, max(1, manifest.tasks))
@@ -233,7 +212,7 @@ class Purchase:
             provider=endpoint.provider.name,
             root=store.root,
             room=_ASIDE * self._hands,
-            blocking=self._blocking,
+            blocking=blocking,
             now=self._now,
             tell=on_event,
         )
@@ -250,7 +229,7 @@ class Purchase:
             for expect in Expect
         }
         self._settled = anyio.Event()
-        self._models: dict[str, Model] = {}
+        self._model = providers.models_of(endpoint.provider)
         parks = job.on_daily_quota is OnDailyQuota.WAIT
         self._policy = retry.Policy(attempts=job.attempts, daily_quota=Action.PARK if parks else Action.STOP)
         self._parked_at = 0.0
@@ -259,7 +238,6 @@ class Purchase:
         self._health = retry.Health(job.max_failure_rate)
         self._heard = 0.0
         self._answered = False
-        self._stand_in = stand_in
         self._workers: Sequence[Attempting] = ()
 
     def progress(self) -> Progress:
@@ -284,57 +262,19 @@ class Purchase:
         """
         source = self._items()
         self._heard = anyio.current_time()
-        async with AsyncExitStack() as stack:
-            self._workers = await self._hire(stack)
-            async with anyio.create_task_group() as aside:
-                if self._signals:
-                    aside.start_soon(self._listen, aside.cancel_scope)
-                if self._on_progress is not None:
-                    aside.start_soon(self._beat)
-                try:
-                    await self._pool.run(source, self._turn)
-                finally:
-                    await source.aclose()
-                aside.cancel_scope.cancel()
+        async with self._crew.hired(self._hands) as self._workers, anyio.create_task_group() as aside:
+            if self._signals:
+                aside.start_soon(self._listen, aside.cancel_scope)
+            if self._on_progress is not None:
+                aside.start_soon(self._beat)
+            try:
+                await self._pool.run(source, self._turn)
+            finally:
+                await source.aclose()
+            aside.cancel_scope.cancel()
         self._report()
         if self._refused is not None:
             raise self._refused
-
-    async def _hire(self, stack: AsyncExitStack) -> Sequence[Attempting]:
-        if self._stand_in is not None:
-            return [self._stand_in(self._model)] * self._hands
-        workers: list[Worker] = []
-        provider, tls = self.endpoint.provider, TLS()
-        buffers, redact = Buffers(), Redactor([self.endpoint.key or ""])
-        labels = Labels(provider=provider.name, simulated=provider.simulated, wall=self._wall)
-        for _ in range(self._hands):
-            client = Client(
-                base_url=provider.base_url,
-                key=self.endpoint.key,
-                key_header=provider.key_header,
-                timeout=self._job.timeout,
-                buffers=buffers,
-                tls=tls,
-                transport=self._transport,
-            )
-            workers.append(
-                Worker(
-                    client=await stack.enter_async_context(client),
-                    dialect=DIALECTS[provider.dialect],
-                    options=provider.image_options,
-                    stream=self._job.stream,
-                    references=self._references,
-                    store=self._store,
-                    disk=self._disk,
-                    models=self._model,
-                    check=self._job.check,
-                    labels=labels if self._job.embed else None,
-                    blocking=self._blocking,
-                    wall=self._wall,
-                    redact=redact,
-                )
-            )
-        return workers
 
     async def _items(self) -> AsyncGenerator[_Item, None]:
         """The tasks that are to be bought, read no further ahead than they are needed."""
@@ -618,12 +558,6 @@ class Purchase:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self.progress())
-
-    def _model(self, name: str) -> Model:
-        known = self._models.get(name)
-        if known is None:
-            known = self._models[name] = providers.model_of(self.endpoint.provider, name)
-        return known
 
     def _estimate(self, name: str, expect: Expect) -> Estimate:
         known = self._estimates.get((name, expect))

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from batchgen.conditions import Conditions, Wishes
     from batchgen.job import Job
-    from batchgen.records import Model, Outcome, Task
+    from batchgen.records import Outcome, Task
     from batchgen.spread import Rehearsed
 
     T = TypeVar("T")
@@ -258,38 +258,34 @@ class _Stage:
         def wall() -> float:
             return self._begin + anyio.current_time()
 
-        def stand_in(models: Callable[[str], Model]) -> StandIn:
-            return StandIn(
-                endpoint,
-                models,
-                provider=self._endpoint.provider,
-                tokens=known.tokens,
-                timeout=job.timeout,
-                picture=self._picture,
-                wall=wall,
-                seed=seed,
-                ended=tally.ended,
-            )
-
+        stand_in = StandIn(
+            endpoint,
+            providers.models_of(self._endpoint.provider),
+            provider=self._endpoint.provider,
+            tokens=known.tokens,
+            timeout=job.timeout,
+            picture=self._picture,
+            wall=wall,
+            seed=seed,
+            ended=tally.ended,
+        )
         return Purchase(
             job,
             self._endpoint,
             manifest=self._manifest,
             ledger=ledger,
             reader=reader,
-            references=References(),
             store=Store(self._scratch),
-            space=self._space,
+            disk=disk.Disk(self._space, blocking=_inline),
+            crew=stand_in,
             spent=self._spent,
             only=only,
-            transport=None,
             on_progress=None,
             on_event=lambda _: None,
             signals=False,
             rng=random.Random(seed),
             wall=wall,
             blocking=_inline,
-            stand_in=stand_in,
         )
 
 

@@ -19,15 +19,18 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.crew import Workers
 from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
     from batchgen.worker import Blocking
 
 logger = logging.getLogger("batchgen")
+
+_THREADS = min(4, max(2, os.cpu_count() or 1))
+"""For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
 
 
 class Summary(Value, frozen=True, kw_only=True):
@@ -189,24 +195,35 @@ def run(
             _tell_of_gone(recovery.gone(totals, store), directory)
             take_up_again(job, manifest, ledger, reader, only)
             _warn_of_unpriced(job, totals)
+            blocking = around.blocking or _in_threads()
+            room = disk.Disk(space, blocking=blocking)
+            crew = Workers(
+                job=job,
+                endpoint=endpoint,
+                references=references,
+                store=store,
+                disk=room,
+                transport=transport,
+                wall=around.wall,
+                blocking=blocking,
+            )
             purchase = Purchase(
                 job,
                 endpoint,
                 manifest=manifest,
                 ledger=ledger,
                 reader=reader,
-                references=references,
                 store=store,
-                space=space,
+                disk=room,
+                crew=crew,
                 spent=totals.counted_usd,
                 only=only,
-                transport=transport,
                 on_progress=on_progress,
                 on_event=tell,
                 signals=signals,
                 rng=around.rng,
                 wall=around.wall,
-                blocking=around.blocking,
+                blocking=blocking,
             )
             tell(_started(job, endpoint, manifest, directory))
             with _end_told(tell):
@@ -235,6 +252,10 @@ def _check_no_loop() -> None:
     raise InputError(
         "run() has an event loop of its own; inside one: `await anyio.to_thread.run_sync(batchgen.run, job)`"
     )
+
+
+def _in_threads() -> Blocking:
+    return partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
 
 
 def _make(directory: Path) -> None:

@@ -9,6 +9,7 @@ because it decides nothing, is the connection, the answer's JSON and the picture
 from __future__ import annotations
 
 import random
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,12 @@ from batchgen.simulator.requests import read
 from batchgen.simulator.sold import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from batchgen.records import Model, Provider, Task
     from batchgen.simulator import Endpoint, Reply
     from batchgen.simulator.asked import Asked
+    from batchgen.worker import Attempting
 
 _CHAT = DIALECTS["chat"]
 _SPOILT = {
@@ -86,6 +88,11 @@ class StandIn:
         self._wall = wall
         self._dice = random.Random(f"{seed} tokens")
         self._ended = ended
+
+    @asynccontextmanager
+    async def hired(self, hands: int) -> AsyncIterator[Sequence[Attempting]]:
+        """See `Crew.hired`."""
+        yield [self] * hands
 
     async def attempt(
         self,
