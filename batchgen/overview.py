@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import lock
+from batchgen import lock, retyping
 from batchgen.errors import InputError
 from batchgen.layout import JOB, LEDGER
 from batchgen.ledger import LATEST, Failed, Moment, Onlooker, Run, Totals
@@ -268,9 +268,7 @@ def _next(directory: str, run: Run | None, phase: Phase, *, left: int | None, fa
     if phase is not Phase.ENDED or left or run.ended != "done":
         return run.command
     if not failed:
-        return shlex.join(["batchgen", "report", directory])
+        return shlex.join([*retyping.program_of(run.command), "report", directory])
     if run.command is None:
         return None
-    words = shlex.split(run.command)
-    at = words.index("--") if "--" in words else len(words)
-    return shlex.join([*words[:at], "--retry-failed", *words[at:]])
+    return retyping.shown_with(run.command, "--retry-failed")

@@ -140,6 +140,17 @@ def test_the_next_command_follows_from_how_a_run_ended(
     assert (found.eta_s, found.rate_now) == (None, None)
 
 
+def test_the_report_is_named_as_the_program_was_called() -> None:
+    run = a_run(ended="done", ended_at=BEGAN + 1, command="python -m batchgen run runs -o x")
+    assert seen(a_moment(run, (), succeeded=1000), held=False).next == "python -m batchgen report x"
+
+
+def test_what_a_command_cannot_say_itself_stays_a_note_behind_the_next_one() -> None:
+    run = a_run(ended="done", ended_at=BEGAN + 1, command="batchgen run -- -  # with the 'same' table")
+    found = seen(a_moment(run, (), succeeded=990, failed=10), held=False)
+    assert found.next == "batchgen run --retry-failed -- -  # with the 'same' table"
+
+
 def test_a_limited_run_is_about_its_first_rows_and_one_about_chosen_rows_tells_no_end() -> None:
     moment = a_moment(latest=answers(100, every=2), succeeded=40)
     assert seen(moment, Told(limit=100)).left == 60

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import disk, outlook
+from batchgen import disk, outlook, retyping
 from batchgen import job as jobs
 from batchgen.cli import rehearsing, running
 from batchgen.cli.counting import span
@@ -77,7 +77,7 @@ def _command(typed: Sequence[str], keys: set[str]) -> list[str]:
     """The command that does it: what was typed, as a run."""
     rest = [*typed]
     for flag in _OF_A_PLAN:
-        rest = running.without_flag(rest, flag)
+        rest = retyping.without_flag(rest, flag)
     rest = [
         _LETTERS.sub(lambda flags: flags[0].replace("n", ""), argument)
         for argument in rest
@@ -234,4 +234,4 @@ def _next(found: Preview, command: Sequence[str]) -> list[str]:
     if not found.buy:
         return []
     note = "with the same table on standard input" if found.manifest == "-" else ""
-    return [f"next: {running.shown_command(command, note)}"]
+    return [f"next: {retyping.shown(command, note)}"]

@@ -23,6 +23,7 @@ from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
 from batchgen.records import ErrorClass
 from batchgen.retry import RULES
+from batchgen.retyping import shown, with_flags, without_flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,10 +70,10 @@ def run(
             on_progress=watch,
             on_look=watch.looked if watch else None,
             signals=True,
-            command=shown_command(command, note),
+            command=shown(command, note),
         )
     except StorageError as cause:
-        raise StorageError(f"{cause}\n  {shown_command(command, note)}") from cause
+        raise StorageError(f"{cause}\n  {shown(command, note)}") from cause
     finally:
         if watch is not None:
             watch.close()
@@ -114,22 +115,6 @@ def _resume(job: Job, summary: Summary, command: Sequence[str]) -> list[str] | N
         known = job.base_url is None and job.dialect is None
         return with_flags(command, "--dialect", "gemini") if mute and known else [*command]
     return with_flags(command, "--retry-failed") if summary.exit_status == 1 and summary.failed else None
-
-
-def with_flags(command: Sequence[str], *flags: str) -> list[str]:
-    """Add flags to a command."""
-    at = command.index("--") if "--" in command else len(command)
-    return [*command[:at], *flags, *command[at:]]
-
-
-def without_flag(command: Sequence[str], flag: str) -> list[str]:
-    """Leave out a flag that takes a value, and that value."""
-    before = ["", *command]
-    return [
-        argument
-        for last, argument in zip(before, command, strict=False)
-        if flag not in {last, argument} and not argument.startswith(f"{flag}=")
-    ]
 
 
 def warn_of_environment(job: jobs.Job) -> None:
@@ -323,13 +308,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         rest = "which this run was not about: --only and --limit must take in both"
         lines.append(f"waiting: {summary.waiting:,} {rows}, {rest}")
     if resume is None:
-        return [*lines, f"next: {shlex.join(['batchgen', 'report', summary.directory])}"]
+        return [*lines, f"next: {shlex.join([*program(), 'report', summary.directory])}"]
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
         resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
-    return [*lines, f"  {shown_command(resume, note)}"]
-
-
-def shown_command(command: Sequence[str], note: str) -> str:
-    """A command as it can be typed."""
-    return f"{shlex.join(command)}  # {note}" if note else shlex.join(command)
+    return [*lines, f"  {shown(resume, note)}"]
