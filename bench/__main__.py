@@ -56,6 +56,10 @@ _ALONE = {
         "How many tasks a second go through started, submitted and settled, each step durable before the "
         "next, beside what the disk lets SQLite do at most.",
     ),
+    "rehearsal": (
+        "A night before it is bought",
+        "How much quicker `batchgen plan --rehearse` is than the night it foretells.",
+    ),
     "references": (
         "Pictures that many rows bring along",
         "How often a file is read that many rows name, and what a run with such rows holds in memory.",
