@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from batchgen.errors import InputError
-from batchgen.limits import MINUTE
+from batchgen.pacing import MINUTE
 from batchgen.records import Value
 
 if TYPE_CHECKING:
