@@ -17,17 +17,23 @@ from zoneinfo import ZoneInfo
 import anyio
 
 from batchgen.pacing import Pacer, Ramp
+from batchgen.records import Limit
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from batchgen.pacing import Reservation
+    from batchgen.records import Quota
 
 LONGEST = 3600.0
 """Seconds; a server that names a longer wait is asked again after this one."""
 BACKOFF = 60.0
 """Seconds; the longest wait of our own when the server names none."""
+HELD = 900.0
+"""Seconds; who says that nothing is left for longer is asked after these."""
+STATEMENTS = 16
+"""So many of the latest answers are believed that state a limit: those of several models do not agree."""
 PACIFIC = "America/Los_Angeles"
 """Where the day of Google's quotas ends: https://ai.google.dev/gemini-api/docs/rate-limits"""
 
@@ -65,8 +71,9 @@ class Gate:
     """
     Lets requests start in the order of asking, as fast as the limits allow and never faster.
 
-    `rpm`, `ipm` and `tpm` are requests, pictures and tokens a minute; None is no declared limit. `clock` runs
-    at the pace of `anyio.current_time`.
+    `rpm`, `ipm` and `tpm` are requests, pictures and tokens a minute; None is none declared. Where neither of
+    the first two is, the limit is found out, from what is `known` of it on. `clock` runs at the pace of
+    `anyio.current_time`.
     """
 
     def __init__(
@@ -76,13 +83,18 @@ class Gate:
         ipm: float | None,
         tpm: float | None,
         rng: random.Random,
+        known: Limit | None = None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         # A request asks for one picture, so of the two limits the lower one holds for both.
         starts = [limit for limit in (rpm, ipm) if limit is not None]
+        self._declared = bool(starts)
         self._starts = Pacer(min(starts)) if starts else None
+        self._stated: deque[float] = deque(maxlen=STATEMENTS)
         self._tokens = Pacer(tpm) if tpm is not None else None
-        self._ramp = Ramp(declared=bool(starts))
+        # What was stated holds only as long as it is stated.
+        felt = None if self._declared or known is None else known.felt
+        self._ramp = Ramp(declared=self._declared, known=felt and felt / 60)
         self._learned = _Learned()
         self._rng = rng
         self._clock = clock
@@ -90,6 +102,7 @@ class Gate:
         self._freed = anyio.Event()
         self._opens_at = -math.inf
         self._cooled_at = -math.inf
+        self._held_at = -math.inf
         self._parked_at = -math.inf
         self._alone = False
         """Whether the next to start is the one that tries whether a park is over."""
@@ -100,6 +113,14 @@ class Gate:
     def cooling(self) -> float:
         """Seconds until the cool-down ends; 0 when the gate is open."""
         return max(0.0, self._opens_at - self._clock())
+
+    @property
+    def limit(self) -> Limit:
+        """What was found out of the limit that nobody declared."""
+        if self._declared:
+            return Limit()
+        felt = self._ramp.felt(self._clock())
+        return Limit(felt=None if felt is None else felt * 60, stated=max(self._stated, default=None))
 
     async def enter(self, tokens: float) -> Pass:
         """
@@ -134,14 +155,48 @@ class Gate:
             delay = min(retry_after, LONGEST) * self._rng.uniform(1, 1.05)
         elif news:
             delay = min(BACKOFF, 2.0 ** min(self._strikes, 10)) * self._rng.uniform(0.75, 1.25)
+        self._ramp.refused()
         if news:
             self._ramp.cut(now, share=0.5 if self._strikes else 0.7)
             self._strikes += 1
             self._cooled_at = now
-        if now + delay > self._opens_at:
-            self._opens_at = now + delay
+        if news or now + delay > self._opens_at:
+            self._opens_at = max(self._opens_at, now + delay)
             self._ramp.hold(self._opens_at)
         return self.cooling
+
+    def heed(self, started: Pass, quotas: Sequence[Quota]) -> float:
+        """
+        Go by what an answer to `started` says of limits; return the seconds for which it holds everybody.
+
+        Where nothing is left, that is until the reset, counted from the start of the request, and only if
+        that is news, as with 429s. A limit of a minute or less is kept to unless one is declared; 429s may
+        teach a lower one.
+        """
+        if not self._declared:
+            self._keep_to(quotas)
+        empty = (quota for quota in quotas if quota.remaining is not None and quota.remaining < 1)
+        wait = min(HELD, max((quota.reset or 0.0 for quota in empty), default=0.0))
+        now, until = self._clock(), started.at + wait
+        if started.at <= max(self._held_at, self._cooled_at) or until <= max(now, self._opens_at):
+            return 0.0
+        self._held_at, self._opens_at = now, until
+        self._ramp.rest(now, until)
+        return until - now
+
+    def _keep_to(self, quotas: Sequence[Quota]) -> None:
+        rates = [
+            60 * quota.limit / quota.window
+            for quota in quotas
+            if quota.of_requests and quota.limit and quota.window and quota.window <= 60
+        ]
+        if rates:
+            before = max(self._stated, default=None)
+            self._stated.append(min(rates))
+            limit = max(self._stated)
+            if limit != before:
+                self._starts = Pacer(limit)
+                self._freed.set()
 
     def overloaded(self) -> None:
         """Press no harder: the endpoint has said that it is overloaded, which is no limit of ours."""
@@ -168,7 +223,7 @@ class Gate:
         `ok` says that the server took the request: the next cool-down is a first one again.
         """
         if ok:
-            self._ramp.answered()
+            self._ramp.answered(started.at)
             self._strikes = self._strikes if started.at <= self._cooled_at else 0
             self._freed.set()
         if started is self._probe:

@@ -127,6 +127,10 @@ class Ramp:
     """Seconds in which as many more may start as before, without an answer."""
     QUIET = 2.0
     """Seconds after an overload in which nothing grows."""
+    FEW = 8
+    """Starts from which nothing is told of a limit."""
+    LONG = 60.0
+    """Seconds without a 429 after which what was taken is a limit that is kept to, or more."""
 
     def __init__(self, *, declared: bool, known: float | None = None) -> None:
         """
@@ -137,6 +141,7 @@ class Ramp:
         """
         self._starts: deque[float] = deque(maxlen=32)
         self._peak = math.inf if known is None else known
+        self._felt = known
         self._dip = 0.0
         self._grown = 0.0
         """Seconds of growth, up to `_since`."""
@@ -144,13 +149,23 @@ class Ramp:
         self._next = -math.inf
         self._opening = not declared and known is None
         self._opened: float | None = None
-        """When the first request started."""
+        """When the first request started; of an opening, the first one of it."""
         self._begun = self._answered = 0
+        self._counted = math.inf
+        """Since when starts are counted that no 429 answered: from the last cut on, or the first start."""
+        self._taken = 0
+        self._emptied = False
+        """Whether nothing was left for us then."""
 
-    @property
-    def limit(self) -> float | None:
-        """Starts a second at which the endpoint said 429 last; None where it never did."""
-        return None if math.isinf(self._peak) else self._peak
+    def felt(self, now: float) -> float | None:
+        """
+        Starts a second that the endpoint takes, as its 429s taught; None where there was none.
+
+        Between two 429s it has taken what its limit is. Of long without one, it is at least what it took.
+        """
+        if self._felt is None or now - self._counted < self.LONG:
+            return self._felt
+        return max(self._felt, self._taken / (now - self._counted))
 
     def earliest(self, now: float) -> float:
         """When the next request may start."""
@@ -163,14 +178,21 @@ class Ramp:
         """Note a start."""
         if self._opened is None:
             self._opened = at
-            self._since = at
+            self._since = max(at, self._since)
+        self._counted = min(at, self._counted)
         self._begun += 1
+        self._taken += 1
         self._starts.append(at)
         self._next = at + 1 / self.rate(at)
 
-    def answered(self) -> None:
-        """Note a good answer."""
-        self._answered += 1
+    def answered(self, started: float) -> None:
+        """Note a good answer to what started then."""
+        if self._opened is not None and started >= self._opened:
+            self._answered += 1
+
+    def refused(self) -> None:
+        """Note an answer 429; the first one of a burst is a `cut` as well."""
+        self._taken -= 1
 
     def cut(self, now: float, share: float) -> None:
         """Go back to `share` of the present rate of starts."""
@@ -178,6 +200,23 @@ class Ramp:
         self._opening = False
         self._peak = min(self.rate(now), seen)
         self._dip = math.cbrt(1 - share)
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        if self._emptied and self._taken < self.FEW:
+            return
+        taken = self._taken / max(1.0, now - self._counted)
+        # What a bucket held at first is no rate.
+        self._felt = max(self.FLOOR, taken if self._emptied else min(taken, self._peak))
+        self._counted, self._taken, self._emptied = now, 0, True
+
+    def rest(self, now: float, until: float) -> None:
+        """Start nothing before `until`; then go on as before, or begin anew where no limit is known."""
+        if self._opening:
+            self._opened, self._begun, self._answered = None, 0, 0
+            return
+        self._grown += max(0.0, now - self._since)
+        self._since = self._next = until
 
     def hold(self, until: float) -> None:
         """Begin to grow at `until`, with the first start."""

@@ -34,7 +34,7 @@ from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
 from batchgen.provenance import Labels
-from batchgen.records import ZERO, ErrorClass, Expect, Model, Status, Value
+from batchgen.records import ZERO, ErrorClass, Expect, Limit, Model, Status, Value
 from batchgen.redaction import Redactor
 from batchgen.retry import Action
 from batchgen.store import safe_stem
@@ -96,6 +96,8 @@ class Progress(Value, frozen=True, kw_only=True):
     """Ever, in this run directory."""
     cooling: float
     """Seconds until the endpoint takes requests again."""
+    limit: Limit
+    """Requests a minute that it takes, as was found out where none is declared."""
     stopping: str | None
     """Why nothing new is started, while what is in flight ends."""
 
@@ -237,7 +239,13 @@ class Purchase:
             now=self._now,
             tell=on_event,
         )
-        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
+        self.limit = Limit()
+        if job.rpm is None and job.ipm is None:
+            # What an endpoint states it states again; what was felt is where this run begins.
+            self.limit = Limit(felt=reader.limit(endpoint.provider.base_url, endpoint.model.id).felt)
+        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng, known=self.limit)
+        if self.limit.felt is not None:
+            self._note_limit()
         limit = None if job.budget is None else Decimal(str(job.budget))
         self._budget = Budget(limit, spent)
         self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
@@ -273,6 +281,7 @@ class Purchase:
             waiting=self._pool.retrying,
             spent_usd=self._budget.spent,
             cooling=self._gate.cooling,
+            limit=self.limit,
             stopping=self.stop.reason if self.stop else None,
         )
 
@@ -461,6 +470,7 @@ class Purchase:
         if status is not Status.PENDING:
             self._tell(events.ended(item.task, status, outcome))
         delay = self._follow(item, outcome, decision, leave)
+        self._learn(outcome, leave)
         self._report()
         return delay
 
@@ -507,6 +517,21 @@ class Purchase:
         elif outcome.http_status in _OVERLOADED:
             self._gate.overloaded()
         return decision.delay
+
+    def _learn(self, outcome: Outcome, leave: Pass) -> None:
+        """Go by what an answer says of limits, and note what was found out of them."""
+        held = self._gate.heed(leave, outcome.quotas)
+        if held:
+            self._tell(events.Cooled(seconds=held))
+        found = self._gate.limit
+        if found.is_news(self.limit):
+            self.limit = found
+            self._note_limit()
+            self._tell(events.found(found))
+
+    def _note_limit(self) -> None:
+        endpoint = self.endpoint
+        self._ledger.note_limit(endpoint.provider.base_url, endpoint.model.id, self.limit, now=self._now())
 
     def _bear(self, outcome: Outcome) -> None:
         """Put up with answers that cost nothing and bring nothing, but not for ever."""

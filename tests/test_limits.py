@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.limits import Gate, Pass, next_day
+from batchgen.records import Limit, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 virtual_time = pytest.mark.virtual_time
 
@@ -28,9 +29,14 @@ virtual_time = pytest.mark.virtual_time
 
 
 def gate(
-    *, rpm: float | None = None, ipm: float | None = None, tpm: float | None = None, seed: int = 1
+    *,
+    rpm: float | None = None,
+    ipm: float | None = None,
+    tpm: float | None = None,
+    seed: int = 1,
+    known: Limit | None = None,
 ) -> Gate:
-    return Gate(rpm=rpm, ipm=ipm, tpm=tpm, rng=random.Random(seed))
+    return Gate(rpm=rpm, ipm=ipm, tpm=tpm, rng=random.Random(seed), known=known)
 
 
 @virtual_time
@@ -282,6 +288,11 @@ class Bucket:
         self.level -= 1
         return None
 
+    def states(self, share: float = 1.0) -> tuple[Quota, ...]:
+        """Return what a gateway's headers would say that knows `share` of the limit."""
+        left, reset = math.floor(self.level), (self.burst - self.level) / self.rate
+        return (Quota(limit=self.rate * 60 * share, window=60, remaining=left, reset=reset),)
+
 
 @dataclass
 class Sliding:
@@ -329,6 +340,8 @@ class Load:
     way: float = 0.0
     """Seconds at most from the start of a request to the server."""
     names_delay: bool = True
+    says: Callable[[], tuple[Quota, ...]] = tuple
+    """What the headers of an answer say, as the server is when it takes or refuses."""
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     starts: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -351,13 +364,16 @@ class Load:
         self.starts.append(passed.at)
         await anyio.sleep(self.rng.uniform(0, self.way))
         wait = self.server.take(anyio.current_time(), tokens)
+        said = self.says()
         if wait is not None:
             self.rejected += 1
             await anyio.sleep(0.08)
             shared.cool(passed, wait if self.names_delay else None)
+            shared.heed(passed, said)
             return False
         await anyio.sleep(self.latency * self.rng.lognormvariate(0, 0.4))
         shared.settle(passed, tokens, ok=True)
+        shared.heed(passed, said)
         self.tokens += tokens
         self.done += 1
         return True
