@@ -109,7 +109,7 @@ class Parked(Value, frozen=True, kw_only=True, tag_field="event", tag="parked"):
     seconds: float
 
 
-class LimitFound(Value, frozen=True, kw_only=True, tag_field="event", tag="limit"):
+class LimitFound(Value, frozen=True, kw_only=True, tag_field="event", tag="rate_limit"):
     """How many requests a minute the endpoint takes was found out, or has changed by a tenth or more."""
 
     per_minute: float

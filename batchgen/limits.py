@@ -120,7 +120,9 @@ class Gate:
         if self._declared:
             return Limit()
         felt = self._ramp.felt(self._clock())
-        return Limit(felt=None if felt is None else felt * 60, stated=max(self._stated, default=None))
+        return Limit(
+            felt=None if felt is None else round(felt * 60, 1), stated=max(self._stated, default=None)
+        )
 
     async def enter(self, tokens: float) -> Pass:
         """

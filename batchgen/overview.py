@@ -104,7 +104,7 @@ class Overview(Value, frozen=True, kw_only=True):
     """Unsuccessful tasks by error class, each with an example."""
     run: Run | None
     """The newest run: when it began and ended (UTC microseconds), why, as which process."""
-    limit: Limit
+    rate_limit: Limit
     """Requests a minute that the endpoint takes, as the newest run found out; empty where it is declared."""
     next: str | None
     """What to type next; None where nothing is known to be better than the same command."""
@@ -208,7 +208,7 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         unpriced=totals.unpriced,
         failures=moment.failures,
         run=run,
-        limit=moment.limit,
+        rate_limit=moment.limit,
         next=_next(directory, run, phase, left=left, failed=failed),
     )
 

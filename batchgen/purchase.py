@@ -96,7 +96,7 @@ class Progress(Value, frozen=True, kw_only=True):
     """Ever, in this run directory."""
     cooling: float
     """Seconds until the endpoint takes requests again."""
-    limit: Limit
+    rate_limit: Limit
     """Requests a minute that it takes, as was found out where none is declared."""
     stopping: str | None
     """Why nothing new is started, while what is in flight ends."""
@@ -281,7 +281,7 @@ class Purchase:
             waiting=self._pool.retrying,
             spent_usd=self._budget.spent,
             cooling=self._gate.cooling,
-            limit=self.limit,
+            rate_limit=self.limit,
             stopping=self.stop.reason if self.stop else None,
         )
 

@@ -376,7 +376,7 @@ class Quota(Value, frozen=True, kw_only=True):
     """Whether requests are counted, or pictures, of which each asks for one; else tokens and the like."""
 
 
-class Limit(Value, frozen=True, kw_only=True):
+class Limit(Value, frozen=True, kw_only=True, omit_defaults=False):
     """How many requests a minute an endpoint takes, as far as a run has found out."""
 
     felt: float | None = None

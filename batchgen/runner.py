@@ -114,7 +114,7 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows with tokens whose model has no price: their cost is not in the sums."""
     failures: tuple[tuple[str, int, str], ...]
     """Unsuccessful rows: class, how many, one message."""
-    limit: Limit
+    rate_limit: Limit
     """Requests a minute that the endpoint takes, as was found out where none is declared."""
     elapsed_s: float
     stopped: Stop | None
@@ -486,7 +486,7 @@ def _summary(
         budget_needed=needed,
         unpriced=tally.unpriced,
         failures=tuple((each.kind, each.count, each.message) for each in reader.failures()),
-        limit=purchase.limit,
+        rate_limit=purchase.limit,
         elapsed_s=elapsed,
         stopped=stop,
         exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),

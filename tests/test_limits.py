@@ -9,6 +9,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -17,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.limits import Gate, Pass, next_day
+from batchgen.limits import STATEMENTS, Gate, Pass, next_day
 from batchgen.records import Limit, Quota
 
 if TYPE_CHECKING:
@@ -148,6 +149,122 @@ async def test_after_a_cool_down_the_waiters_return_one_by_one() -> None:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert min(gaps) >= 0.04
     assert times[-1] - times[0] <= 4
+
+
+# --- Gate: what answers say of limits ---------------------------------------------------------------------
+
+EMPTY = Quota(remaining=0, reset=20)
+
+
+@virtual_time
+@pytest.mark.parametrize("rpm", [None, 600])
+async def test_where_nothing_is_left_everybody_waits_for_the_reset(rpm: float | None) -> None:
+    shared = gate(rpm=rpm)
+    first, second = await shared.enter(0), await shared.enter(0)
+    begin = first.at
+    await anyio.sleep(begin + 5 - anyio.current_time())
+    assert shared.heed(first, [EMPTY, Quota(remaining=7, reset=300)]) == pytest.approx(15)
+    assert shared.heed(second, [Quota(remaining=0, reset=300)]) == 0, "counted before that was known"
+    later = await shared.enter(0)
+    assert later.at - begin == pytest.approx(20)
+    assert shared.heed(later, [EMPTY]) == pytest.approx(20), "that is news"
+    assert shared.limit == Limit()
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    "said",
+    [
+        Quota(remaining=1, reset=20),
+        Quota(remaining=0),
+        Quota(reset=20),
+        Quota(remaining=0, reset=5),
+        Quota(limit=9, remaining=0, reset=0),
+    ],
+    ids=str,
+)
+async def test_what_is_left_unsaid_or_over_holds_nobody(said: Quota) -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    await anyio.sleep(5)
+    assert shared.heed(first, [said]) == 0
+    assert shared.cooling == 0
+
+
+@virtual_time
+async def test_who_says_that_nothing_is_left_for_a_day_is_asked_after_a_quarter_of_an_hour() -> None:
+    shared = gate()
+    assert shared.heed(await shared.enter(0), [Quota(remaining=0, reset=86_400)]) == 900
+
+
+@virtual_time
+async def test_a_park_and_a_cool_down_that_are_longer_stay_as_they_are() -> None:
+    shared = gate()
+    shared.cool(await shared.enter(0), 60)
+    assert shared.heed(Pass(anyio.current_time() + 1, None), [EMPTY]) == 0
+    assert shared.cooling >= 60
+
+
+@virtual_time
+async def test_a_stated_limit_is_kept_to_until_another_one_is_stated() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    shared.heed(
+        first, [Quota(limit=5000, window=60), Quota(limit=10, window=10), Quota(limit=9, window=86_400)]
+    )
+    assert shared.limit == Limit(stated=60)
+    times = [(await shared.enter(0)).at for _ in range(6)]
+    assert times[-1] - times[0] == pytest.approx(5 * 1.005)
+    shared.heed(first, [Quota(limit=600, window=60)])
+    times = [(await shared.enter(0)).at for _ in range(6)]
+    assert times[-1] - times[0] == pytest.approx(5 * 0.1005)
+
+
+@virtual_time
+async def test_of_models_that_state_limits_of_their_own_the_highest_is_kept_to_while_it_is_said() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    for limit in (900, 60, 60, 900, 60):
+        shared.heed(first, [Quota(limit=limit, window=60)])
+    assert shared.limit.stated == 900
+    for _ in range(STATEMENTS):
+        shared.heed(first, [Quota(limit=60, window=60)])
+    assert shared.limit.stated == 60
+
+
+@virtual_time
+async def test_a_declared_limit_goes_before_what_is_stated_and_what_was_known() -> None:
+    shared = gate(rpm=600, known=Limit(felt=6, stated=6))
+    first = await shared.enter(0)
+    shared.heed(first, [Quota(limit=6, window=60)])
+    assert (await shared.enter(0)).at - first.at == pytest.approx(0.1005)
+    assert shared.limit == Limit()
+
+
+@virtual_time
+async def test_limits_of_tokens_and_overloads_say_nothing_of_requests() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    shared.heed(first, [Quota(limit=6, window=60, of_requests=False)])
+    shared.overloaded()
+    assert shared.limit == Limit()
+    assert (await shared.enter(0)).at == first.at
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "news"),
+    [
+        (Limit(), Limit(), False),
+        (Limit(), Limit(felt=1), True),
+        (Limit(felt=100), Limit(felt=109), False),
+        (Limit(felt=100), Limit(felt=110), True),
+        (Limit(felt=100), Limit(felt=90), True),
+        (Limit(felt=100), Limit(felt=100, stated=5), True),
+        (Limit(felt=100, stated=5), Limit(felt=100), False),
+    ],
+)
+def test_a_limit_is_news_when_it_is_another_one(before: Limit, now: Limit, news: bool) -> None:
+    assert now.is_news(before) is news
 
 
 # --- Gate: waiting ----------------------------------------------------------------------------------------
@@ -288,10 +405,11 @@ class Bucket:
         self.level -= 1
         return None
 
-    def states(self, share: float = 1.0) -> tuple[Quota, ...]:
-        """Return what a gateway's headers would say that knows `share` of the limit."""
-        left, reset = math.floor(self.level), (self.burst - self.level) / self.rate
-        return (Quota(limit=self.rate * 60 * share, window=60, remaining=left, reset=reset),)
+    def states(self, times: float = 1.0) -> tuple[Quota, ...]:
+        """Return what headers would say that name so many times the limit there is."""
+        rate = self.rate * self.share if self.drop[0] <= self.at < self.drop[1] else self.rate
+        left, reset = math.floor(self.level), (self.burst - self.level) / rate
+        return (Quota(limit=rate * 60 * times, window=60, remaining=left, reset=reset),)
 
 
 @dataclass
@@ -429,13 +547,66 @@ async def test_a_server_that_drops_to_a_quarter_for_five_minutes_gets_every_row_
 
 
 @virtual_time
-@pytest.mark.parametrize("names_delay", [True, False])
-async def test_a_limit_nobody_declared_is_found_and_used(names_delay: bool) -> None:
-    load = Load(Bucket(15, 15), rows=1200, latency=2.0, names_delay=names_delay)
-    await load.run(gate(), workers=200)
-    assert load.done == 1200
-    assert load.rejected <= 0.02 * 1200
-    assert 1200 / load.span >= 0.9 * 15, "the start included"
+@pytest.mark.parametrize(
+    ("rows", "names_delay", "states", "known"),
+    [
+        (1200, True, None, None),
+        (1200, False, None, None),
+        (600, False, 1.0, None),
+        (600, True, 5.0, None),
+        (600, False, None, 900.0),
+    ],
+    ids=["waits", "no waits", "headers", "headers of more than there is", "known from before"],
+)
+async def test_a_limit_nobody_declared_is_found_and_used(
+    rows: int, names_delay: bool, states: float | None, known: float | None
+) -> None:
+    server = Bucket(15, 15)
+    load = Load(server, rows=rows, latency=2.0, names_delay=names_delay)
+    if states is not None:
+        load.says = partial(server.states, states)
+    shared = gate(known=Limit(felt=known))
+    await load.run(shared, workers=200)
+    assert load.done == rows
+    assert load.rejected <= (0 if states == 1.0 else 0.02 * rows)
+    assert rows / load.span >= 0.9 * 15, "the start included"
+    assert shared.limit.per_minute == pytest.approx(900, rel=0.05)
+    assert shared.limit.stated == (None if states is None else 900 * states)
+
+
+@virtual_time
+async def test_a_known_limit_is_used_to_its_last_request() -> None:
+    load = Load(Bucket(15, 15), rows=600, latency=2.0)
+    await load.run(gate(rpm=900), workers=64)
+    assert (load.done, load.rejected) == (600, 0)
+    assert 599 / load.span >= 0.98 * 15
+
+
+@virtual_time
+async def test_a_stated_limit_that_halves_and_returns_is_followed_with_fewer_429s() -> None:
+    server = Bucket(5, 5, drop=(60, 150), share=0.5)
+    load = Load(server, rows=1000, latency=2.0, says=server.states)
+    await load.run(gate(), workers=64)
+    began = load.starts[0]
+
+    def rate(since: float, until: float) -> float:
+        return sum(since <= at - began < until for at in load.starts) / (until - since)
+
+    assert rate(75, 150) <= 1.1 * 2.5
+    assert rate(75, 150) >= 0.9 * 2.5
+    assert rate(170, 210) >= 0.95 * 5
+    assert load.rejected <= 10
+
+
+@virtual_time
+async def test_of_a_window_without_a_name_all_is_used_and_its_end_waited_for() -> None:
+    server = Fixed(60)
+    load = Load(server, rows=240, latency=2.0)
+    load.says = lambda: (Quota(limit=60, remaining=60 - server.count, reset=60 - anyio.current_time() % 60),)
+    await load.run(gate(), workers=64)
+    assert load.done == 240
+    assert load.rejected <= 0.05 * 240
+    assert load.span <= 200
 
 
 @virtual_time

@@ -237,6 +237,77 @@ def test_however_many_cuts_the_rate_stays_alive_and_returns() -> None:
     assert ramp.rate(now + 900) > 10
 
 
+def test_what_is_felt_between_two_429s_is_what_was_taken() -> None:
+    ramp = Ramp(declared=False)
+    for k in range(40):
+        ramp.start(k / 10)
+    ramp.refused()
+    ramp.cut(4.0, 0.7)
+    assert ramp.felt(4.0) == pytest.approx(9.75), "of the first one, no more than what was started lately"
+    for k in range(31):
+        ramp.start(4 + k / 3)
+    ramp.refused()
+    ramp.cut(14.0, 0.7)
+    assert ramp.felt(14.0) == pytest.approx(3.0)
+    ramp.start(14.5)
+    ramp.refused()
+    ramp.cut(14.6, 0.5)
+    assert ramp.felt(14.6) == pytest.approx(3.0), "a few starts tell nothing"
+
+
+def test_a_bucket_that_was_full_at_first_is_no_rate() -> None:
+    ramp = Ramp(declared=False, known=5.0)
+    for k in range(100):
+        ramp.start(k / 10)
+    ramp.refused()
+    ramp.cut(10.0, 0.7)
+    assert ramp.felt(10.0) == pytest.approx(5 * (1 + (10 / 30) ** 3)), "as fast as it was allowed"
+
+
+def test_what_is_taken_for_long_without_a_429_is_felt_as_the_least_there_is() -> None:
+    ramp = ramp_after(10, 0.7)
+    before = ramp.felt(4.0)
+    assert before is not None
+    for k in range(1, 1201):
+        ramp.start(4 + k / 20)
+    assert ramp.felt(60.0) == before
+    assert ramp.felt(64.0) == pytest.approx(20)
+    assert Ramp(declared=False).felt(100.0) is None
+
+
+def test_what_was_known_is_begun_with_and_not_kept_to() -> None:
+    ramp, now, starts = Ramp(declared=False, known=10.0), 0.0, []
+    while now < 60:
+        now = ramp.earliest(now)
+        ramp.start(now)
+        starts.append(now)
+    assert sum(at < 5 for at in starts) == pytest.approx(50, rel=0.02)
+    assert ramp.rate(60.0) == pytest.approx(90)
+
+
+def test_after_a_rest_an_opening_begins_anew_and_old_answers_open_nothing() -> None:
+    ramp, other = Ramp(declared=False), Ramp(declared=False)
+    for _ in range(60):
+        ramp.start(0.0)
+    ramp.rest(1.0, 30.0)
+    for rested in (ramp, other):
+        for _ in range(Ramp.OPENING):
+            assert rested.earliest(30.0) == 30.0
+            rested.start(30.0)
+    for _ in range(60):
+        ramp.answered(0.0)
+    assert ramp.earliest(30.0) == other.earliest(30.0) > 30.0
+    ramp.answered(30.0)
+    assert ramp.earliest(30.0) == 30.0
+
+
+def test_a_rest_takes_nothing_of_the_rate() -> None:
+    ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
+    ramp.rest(14.0, 20.0)
+    assert ramp.earliest(15.0) == 20.0
+    assert ramp.rate(25.0) == pytest.approx(other.rate(19.0))
+
+
 def test_an_overload_holds_the_growth_for_a_moment_and_cuts_nothing() -> None:
     ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
     before = ramp.rate(10.0)

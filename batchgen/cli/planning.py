@@ -166,7 +166,7 @@ def _about(seconds: float) -> str:
 def _bound(job: Job, time: Duration) -> str:
     bottleneck = time.bottleneck
     if bottleneck is Bottleneck.FOUND:
-        return f"what the endpoint took here, about {per_minute(time.limit_rpm or 0)}"
+        return f"the endpoint's own, {per_minute(time.limit_rpm or 0)} as runs here found out"
     if bottleneck is Bottleneck.RATE:
         return _rate(job)
     if bottleneck is Bottleneck.TOKENS:

@@ -152,7 +152,7 @@ def _told(seen: Overview, odd: Odd | None = None) -> list[str]:
         f"{line(seen.directory)}: {_counted(seen)}{flying}",
         f"  run       {_session(seen)}",
         *_pace(seen),
-        *limit_told(seen.limit),
+        *limit_told(seen.rate_limit),
         *_money(seen),
         f"  tokens    {seen.prompt_tokens:,} in, {seen.text_tokens:,} text out,"
         f" {seen.image_tokens:,} image out",
