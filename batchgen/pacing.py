@@ -153,7 +153,7 @@ class Ramp:
         self._begun = self._answered = 0
         self._counted = math.inf
         """Since when starts are counted that no 429 answered: from the last cut on, or the first start."""
-        self._taken = 0
+        self._taken = 0.0
         self._emptied = False
         """Whether nothing was left for us then."""
 
@@ -205,10 +205,13 @@ class Ramp:
     def _learn(self, now: float) -> None:
         if self._emptied and self._taken < self.FEW:
             return
-        taken = self._taken / max(1.0, now - self._counted)
-        # What a bucket held at first is no rate.
-        self._felt = max(self.FLOOR, taken if self._emptied else min(taken, self._peak))
-        self._counted, self._taken, self._emptied = now, 0, True
+        span, taken = max(1.0, now - self._counted), self._taken
+        if not self._emptied:
+            # What a bucket held at first is no rate.
+            held = self.OPENING if taken >= self.OPENING + self.FEW else 0
+            taken = min(taken - held, self._peak * span)
+        self._felt = max(self.FLOOR, taken / span)
+        self._counted, self._taken, self._emptied = now, 0.0, True
 
     def rest(self, now: float, until: float) -> None:
         """Start nothing before `until`; then go on as before, or begin anew where no limit is known."""

@@ -244,8 +244,6 @@ class Purchase:
             # What an endpoint states it states again; what was felt is where this run begins.
             self.limit = Limit(felt=reader.limit(endpoint.provider.base_url, endpoint.model.id).felt)
         self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng, known=self.limit)
-        if self.limit.felt is not None:
-            self._note_limit()
         limit = None if job.budget is None else Decimal(str(job.budget))
         self._budget = Budget(limit, spent)
         self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
@@ -293,6 +291,8 @@ class Purchase:
         """
         source = self._items()
         self._heard = anyio.current_time()
+        if self.limit != Limit():
+            self._note_limit()  # it is this run's as well
         async with AsyncExitStack() as stack:
             self._workers = await self._hire(stack)
             async with anyio.create_task_group() as aside:
