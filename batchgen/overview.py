@@ -18,7 +18,7 @@ from batchgen import lock, retyping
 from batchgen.errors import InputError
 from batchgen.layout import JOB, LEDGER
 from batchgen.ledger import LATEST, Failed, Moment, Onlooker, Run, Totals
-from batchgen.records import ZERO, ErrorClass, Status, Usage, Value
+from batchgen.records import ZERO, ErrorClass, Limit, Status, Usage, Value
 from batchgen.retry import RULES, Action
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Overview(Value, frozen=True, kw_only=True):
     """Unsuccessful tasks by error class, each with an example."""
     run: Run | None
     """The newest run: when it began and ended (UTC microseconds), why, as which process."""
+    rate_limit: Limit
+    """Requests a minute that the endpoint takes, as the newest run found out; empty where it is declared."""
     next: str | None
     """What to type next; None where nothing is known to be better than the same command."""
 
@@ -128,6 +130,7 @@ _NOTHING = Moment(
     open=0,
     reserved_usd=ZERO,
     latest=(),
+    limit=Limit(),
 )
 """What a directory is like in which the first run reads its manifest."""
 
@@ -205,6 +208,7 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         unpriced=totals.unpriced,
         failures=moment.failures,
         run=run,
+        rate_limit=moment.limit,
         next=_next(directory, run, phase, left=left, failed=failed),
     )
 

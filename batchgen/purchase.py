@@ -27,7 +27,7 @@ from batchgen.feed import Feed
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
-from batchgen.records import ZERO, ErrorClass, Expect, Status, Value
+from batchgen.records import ZERO, ErrorClass, Expect, Limit, Status, Value
 from batchgen.retry import Action
 from batchgen.store import safe_stem
 from batchgen.worker import UNKNOWN_COST
@@ -85,6 +85,8 @@ class Progress(Value, frozen=True, kw_only=True):
     """Ever, in this run directory."""
     cooling: float
     """Seconds until the endpoint takes requests again."""
+    rate_limit: Limit
+    """Requests a minute that it takes, as was found out where none is declared."""
     stopping: str | None
     """Why nothing new is started, while what is in flight ends."""
 
@@ -216,7 +218,11 @@ class Purchase:
             now=self._now,
             tell=on_event,
         )
-        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
+        self.limit = Limit()
+        if job.rpm is None and job.ipm is None:
+            # What an endpoint states it states again; what was felt is where this run begins.
+            self.limit = Limit(felt=reader.limit(endpoint.provider.base_url, endpoint.model.id).felt)
+        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng, known=self.limit)
         limit = None if job.budget is None else Decimal(str(job.budget))
         self._budget = Budget(limit, spent)
         self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
@@ -251,6 +257,7 @@ class Purchase:
             waiting=self._pool.retrying,
             spent_usd=self._budget.spent,
             cooling=self._gate.cooling,
+            rate_limit=self.limit,
             stopping=self.stop.reason if self.stop else None,
         )
 
@@ -262,6 +269,8 @@ class Purchase:
         """
         source = self._items()
         self._heard = anyio.current_time()
+        if self.limit != Limit():
+            self._note_limit()  # it is this run's as well
         async with self._crew.hired(self._hands) as self._workers, anyio.create_task_group() as aside:
             if self._signals:
                 aside.start_soon(self._listen, aside.cancel_scope)
@@ -401,6 +410,7 @@ class Purchase:
         if status is not Status.PENDING:
             self._tell(events.ended(item.task, status, outcome))
         delay = self._follow(item, outcome, decision, leave)
+        self._learn(outcome, leave)
         self._report()
         return delay
 
@@ -447,6 +457,21 @@ class Purchase:
         elif outcome.http_status in _OVERLOADED:
             self._gate.overloaded()
         return decision.delay
+
+    def _learn(self, outcome: Outcome, leave: Pass) -> None:
+        """Go by what an answer says of limits, and note what was found out of them."""
+        held = self._gate.heed(leave, outcome.quotas)
+        if held:
+            self._tell(events.Cooled(seconds=held))
+        found = self._gate.limit
+        if found.is_news(self.limit):
+            self.limit = found
+            self._note_limit()
+            self._tell(events.found(found))
+
+    def _note_limit(self) -> None:
+        endpoint = self.endpoint
+        self._ledger.note_limit(endpoint.provider.base_url, endpoint.model.id, self.limit, now=self._now())
 
     def _bear(self, outcome: Outcome) -> None:
         """Put up with answers that cost nothing and bring nothing, but not for ever."""

@@ -36,7 +36,7 @@ from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
 from batchgen.purchase import SIGNALS, Purchase, Stop
-from batchgen.records import Value
+from batchgen.records import Limit, Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
 from batchgen.selection import selected, wanted_again
@@ -120,6 +120,8 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows with tokens whose model has no price: their cost is not in the sums."""
     failures: tuple[tuple[str, int, str], ...]
     """Unsuccessful rows: class, how many, one message."""
+    rate_limit: Limit
+    """Requests a minute that the endpoint takes, as was found out where none is declared."""
     elapsed_s: float
     stopped: Stop | None
     exit_status: int
@@ -505,6 +507,7 @@ def _summary(
         budget_needed=needed,
         unpriced=tally.unpriced,
         failures=tuple((each.kind, each.count, each.message) for each in reader.failures()),
+        rate_limit=purchase.limit,
         elapsed_s=elapsed,
         stopped=stop,
         exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from batchgen import imaging, pricing
+from batchgen.dialects import quotas
 from batchgen.errors import CorruptImageError, InputError, StorageError
 from batchgen.records import ErrorClass, Expect, Failure, Generation, Image, Outcome, Request
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from batchgen.disk import Disk
     from batchgen.imaging import Check, Picture
     from batchgen.provenance import Labels
-    from batchgen.records import EncodedImage, ImageOptions, Model, ReportedUsage, Task, Usage
+    from batchgen.records import EncodedImage, ImageOptions, Model, Quota, ReportedUsage, Task, Usage
     from batchgen.references import References
     from batchgen.store import Store
 
@@ -116,6 +117,7 @@ class Worker:
         :param sending: awaited before the first byte of the request's body leaves.
         """
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
+        said: tuple[Quota, ...] = ()
         request = await self._written(task)
         if isinstance(request, Failure):
             return self._failed(task, request)
@@ -124,6 +126,7 @@ class Worker:
                 outcome = self._failed(task, answer)
             else:
                 # From here on it is paid for: nothing may interrupt it on its way to the disk.
+                said = quotas.read(answer.headers, now=started_at / 1e6)
                 with anyio.CancelScope(shield=True):
                     outcome = await self._keep(task, stem(), answer)
         return msgspec.structs.replace(
@@ -135,6 +138,7 @@ class Worker:
             tool_calls=outcome.tool_calls and self._redact(outcome.tool_calls),
             finish_reason=outcome.finish_reason and self._redact(outcome.finish_reason),
             request_id=outcome.request_id and self._redact(outcome.request_id),
+            quotas=said,
             started_at=started_at,
             latency=anyio.current_time() - began,
         )

@@ -79,7 +79,7 @@ def came(nights: Nights, summary: runner.Summary) -> tuple[object, ...]:
     ("settings", "values"),
     [
         ({"faults": EVERY}, {"concurrency": 24}),
-        ({"rpm": 90.0}, {"concurrency": 64}),
+        ({"rpm": 90.0, "quota_headers": "openai"}, {"concurrency": 64}),
         ({"rpm": 60.0, "faults": {"overloaded": 0.05}}, {"concurrency": 32, "rpm": 80.0}),
         ({"rpm": 600.0}, {"concurrency": 32, "rpm": 60.0}),
         ({}, {"concurrency": 16, "tpm": 60_000.0}),

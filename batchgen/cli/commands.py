@@ -547,6 +547,12 @@ def models(*, provider: str | None, as_json: bool) -> int:
 @click.option("--seed", type=int, default=0, help="Same seed, same pictures and faults.  [default: 0]")
 @click.option("--rpm", type=float, metavar="N", help="Requests a minute, enforced.")
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, enforced.")
+@click.option(
+    "--quota-headers",
+    type=click.Choice(["none", "openai", "ietf"]),
+    default="none",
+    help="How answers say what these limits are and how much is left.  [default: none]",
+)
 @click.option("--latency", type=float, default=1.0, metavar="X", help="Times the real models'.  [default: 1]")
 @click.option("--shape", default="S1", metavar="NAME", help="The answers' shape, or `mixed`.  [default: S1]")
 @click.option("--key", metavar="KEY", help="Take this key only.  [default: any]")

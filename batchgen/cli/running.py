@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import runner
-from batchgen.cli.counting import counted, looks_told, span
+from batchgen.cli.counting import counted, limit_told, looks_told, span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
@@ -229,6 +229,9 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
+    limit = progress.rate_limit.per_minute
+    about = "~" if limit == progress.rate_limit.felt else ""
+    parts.append("" if limit is None else f"limit {about}{limit:,.0f}/min")
     parts.append(f"quota: next in {span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
@@ -264,6 +267,7 @@ def _told(summary: Summary) -> list[str]:
             f"  sizes     {summary.wrong_size:,} {are} not of the size that was asked for:"
             " `size_ok` in the table tells which"
         )
+    lines += limit_told(summary.rate_limit)
     lines += looks_told(summary.blank, summary.near_duplicates)
     if summary.unreadable:
         lines.append(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import overview, recovery
-from batchgen.cli.counting import counted, looks_told, span
+from batchgen.cli.counting import counted, limit_told, looks_told, span
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json, showable
 from batchgen.cli.terminal import line, printable
@@ -152,6 +152,7 @@ def _told(seen: Overview, odd: Odd | None = None) -> list[str]:
         f"{line(seen.directory)}: {_counted(seen)}{flying}",
         f"  run       {_session(seen)}",
         *_pace(seen),
+        *limit_told(seen.rate_limit),
         *_money(seen),
         f"  tokens    {seen.prompt_tokens:,} in, {seen.text_tokens:,} text out,"
         f" {seen.image_tokens:,} image out",

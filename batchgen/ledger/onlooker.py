@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchgen.ledger.reader import Failed, Reader, Run, Totals, told
 from batchgen.ledger.schema import usd
-from batchgen.records import Value
+from batchgen.records import Limit, Value
 
 LATEST = 1024
 """Attempts that are looked at one by one, at most, beside those in flight: so many tell how fast it goes."""
@@ -39,6 +39,8 @@ class Moment(Value, frozen=True, kw_only=True):
     """What those may cost at most."""
     latest: tuple[Latest, ...]
     """Of that run, the newest first; `LATEST` of them at most, and as many as are open."""
+    limit: Limit
+    """Requests a minute that the endpoint takes, as that run found out."""
 
 
 class Onlooker(Reader):
@@ -68,6 +70,7 @@ class Onlooker(Reader):
             " (SELECT * FROM attempts ORDER BY id DESC LIMIT ?) WHERE run = ?",
             (LATEST + unsettled, number),
         ).fetchall()
+        limit = ask("SELECT felt, stated FROM limits WHERE run = ?", (number,)).fetchone()
         return Moment(
             totals=self.totals(),
             failures=tuple(self.failures()),
@@ -77,4 +80,5 @@ class Onlooker(Reader):
             open=unsettled,
             reserved_usd=usd(reserved),
             latest=tuple(Latest(started, settled, bool(good)) for started, settled, good in latest),
+            limit=Limit() if limit is None else Limit(felt=limit[0], stated=limit[1]),
         )

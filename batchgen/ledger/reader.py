@@ -14,7 +14,7 @@ import msgspec
 from batchgen.errors import InputError
 from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
 from batchgen.ledger.sums import UNKNOWN
-from batchgen.records import Expect, Image, Look, Status, Usage, UsageQuality, Value
+from batchgen.records import Expect, Image, Limit, Look, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -441,6 +441,14 @@ class Reader:
         )
         names = Attempted.__struct_fields__
         return [Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows]
+
+    @told
+    def limit(self, endpoint: str, model: str) -> Limit:
+        """How many requests a minute an endpoint took of a model, as the latest run there found out."""
+        row = self._connection.execute(
+            "SELECT felt, stated FROM limits WHERE endpoint = ? AND model = ?", (endpoint, model)
+        ).fetchone()
+        return Limit() if row is None else Limit(felt=row[0], stated=row[1])
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

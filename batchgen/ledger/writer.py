@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen.ledger.reader import Unanswered
-    from batchgen.records import Image, Look
+    from batchgen.records import Image, Limit, Look
 
 
 T = TypeVar("T")
@@ -45,6 +45,9 @@ UPDATE tasks SET (prompt_tokens, text_tokens, image_tokens, total_tokens, cost, 
     sum(CASE WHEN error_class IS NOT NULL THEN cost WHEN cost IS NOT NULL THEN 0 END)
    FROM attempts WHERE attempts.key = tasks.key)
 """
+
+
+_NOTE_LIMIT = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class _Ticket(Generic[T]):
@@ -138,6 +141,8 @@ class Ledger:
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self.run = 0
         """The number of the run that was begun; 0 before that."""
+        self._limit: tuple[object, ...] | None = None
+        """The last one that was noted."""
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
@@ -206,6 +211,8 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             _settle_leftovers(connection, now)
+            if self._limit is not None:
+                connection.execute(_NOTE_LIMIT, self._limit)
             connection.execute(
                 "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self.run)
             )
@@ -255,6 +262,15 @@ class Ledger:
                 connection.execute(statement)
 
         self._at_once(write)
+
+    def note_limit(self, endpoint: str, model: str, limit: Limit, *, now: int) -> None:
+        """
+        Note how many requests a minute an endpoint takes of a model, in place of what was known.
+
+        It goes to disk with the next commit, at the latest with the end of the run.
+        """
+        values = self._limit = (endpoint, model, self.run, now, limit.felt, limit.stated)
+        self._waiting.append(_Ticket(lambda connection: connection.execute(_NOTE_LIMIT, values)))
 
     async def give_up(self, key: str) -> None:
         """End a task that was sent more than once without an answer: it is uncertain for good."""

@@ -102,6 +102,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Pictures a minute."""
     burst: int = 10
     """Requests (pictures) that fit at once."""
+    quota_headers: Literal["none", "openai", "ietf"] = "none"
+    """In which headers answers say what these limits are and how much is left."""
     latency: float = 1.0
     """1.0: medians of 12 s (flash) and 25 s (pro), and the `latencies` as they stand; 0.0: none."""
     latencies: Mapping[str, Latency] = {}
