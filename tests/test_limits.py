@@ -206,6 +206,23 @@ async def test_a_park_and_a_cool_down_that_are_longer_stay_as_they_are() -> None
 
 
 @virtual_time
+async def test_a_429_while_all_wait_for_a_reset_is_gone_on_from_slowly() -> None:
+    shared = gate()
+    first, second = await shared.enter(0), await shared.enter(0)
+    assert shared.heed(first, [Quota(remaining=0, reset=100)]) == 100
+    assert shared.cool(second, 1) == 100
+    assert shared._ramp.rate(100.0 + first.at) == pytest.approx(2 * 0.7)
+
+
+@virtual_time
+async def test_what_was_felt_before_is_begun_with() -> None:
+    shared = gate(known=Limit(felt=60, stated=6))
+    first = await shared.enter(0)
+    assert (await shared.enter(0)).at - first.at == pytest.approx(1)
+    assert shared.limit == Limit(felt=60)
+
+
+@virtual_time
 async def test_a_stated_limit_is_kept_to_until_another_one_is_stated() -> None:
     shared = gate()
     first = await shared.enter(0)
