@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Reader
-    from batchgen.manifest import Manifest
+    from batchgen.manifest import Finished, Manifest
     from batchgen.records import Provider
     from batchgen.references import References
     from batchgen.simulator import Settings
@@ -253,14 +253,16 @@ def check_room(
     reader: Reader,
     only: frozenset[str] | None,
     *,
+    finished: Finished,
     space: disk.Space,
 ) -> None:
     """
     Refuse a run whose pictures cannot all be written; they are counted only where it is tight.
 
+    :param finished: what is none of the run's.
     :raises InputError: there is too little room.
     """
-    most = min(manifest.tasks, job.limit or manifest.tasks)
+    most = min(manifest.tasks - finished.anywhere, job.limit or manifest.tasks)
     if space.fitting(most)[1] is not None:
         _, kinds = _wanted(job, manifest, reader, only)
         told = shortage(space, affordable(job, endpoint, reader, _pictures(kinds)))

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Attempt, Ledger, Reader
     from batchgen.limits import Pass
-    from batchgen.manifest import Manifest
+    from batchgen.manifest import Finished, Manifest
     from batchgen.records import Outcome, Task
     from batchgen.references import References
     from batchgen.simulator.transport import SimulatorTransport
@@ -177,6 +177,7 @@ class Purchase:
         space: Space,
         spent: Decimal,
         only: frozenset[str] | None,
+        finished: Finished,
         transport: SimulatorTransport | None,
         on_progress: Callable[[Progress], None] | None,
         on_event: Callable[[events.Event], None],
@@ -193,6 +194,7 @@ class Purchase:
         :param space: what the run directory's file system must hold.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
+        :param finished: what is left as it is without a look.
         :param transport: replaces the network (the simulator's, in the same process).
         :param on_progress: called with every settled attempt and once a second, on the event loop.
         :param on_event: takes what happens, for the log file; on the event loop.
@@ -229,6 +231,7 @@ class Purchase:
             manifest,
             reader,
             only,
+            finished=finished,
             ledger=ledger,
             provider=endpoint.provider.name,
             root=store.root,

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import disk, events, plan, quality, recovery, results
+from batchgen import disk, events, plan, quality, recovery, results, selection
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.bookmark import Bookmark
 from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
@@ -168,18 +169,20 @@ def run(
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
-    with RunLock(directory), _log_of(job, endpoint) as log:
+    with RunLock(directory), Bookmark(directory) as bookmark, _log_of(job, endpoint) as log:
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
-            reader.check()
+            if not bookmark.holds:
+                reader.check()
             plan.check_not_mixed(directory, endpoint, reader)
             references = References()
             manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
             plan.check_only(job, manifest, only)
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
-            plan.check_room(job, endpoint, manifest, reader, only, space=space)
+            finished = selection.finished(job, manifest, reader, bookmark.finished(manifest))
+            plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
             # Before the ledger forgets whose they are: a kill between would leave them for good.
             store.sweep(reader.unfinished())
             _begin(job, endpoint, manifest, ledger, store, command=command)
@@ -200,6 +203,7 @@ def run(
                 space=space,
                 spent=totals.counted_usd,
                 only=only,
+                finished=finished,
                 transport=transport,
                 on_progress=on_progress,
                 on_event=tell,
@@ -223,6 +227,7 @@ def run(
                 summary = _summary(
                     job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
                 )
+            bookmark.put(manifest, selection.all_finished(manifest, reader))
             tell(_over(summary))
             return summary
 

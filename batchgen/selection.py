@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from batchgen import retry
 from batchgen.job import OnUncertain
 from batchgen.ledger import Standing
+from batchgen.manifest import Finished
 from batchgen.records import ErrorClass, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batchgen.job import Job
     from batchgen.ledger import Reader, State
@@ -22,6 +24,10 @@ UNSEEN = Standing()
 """Of a task the ledger knows nothing of."""
 _LOST = Standing(status=Status.FAILED)
 """Of a task that this run will find without a picture for good."""
+
+
+_WORTH = 10
+"""Where less than a tenth is finished, to find out which takes longer than it spares."""
 
 
 class Fate(StrEnum):
@@ -39,17 +45,26 @@ class Fate(StrEnum):
 
 
 def selected(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job,
+    manifest: Manifest,
+    reader: Reader | None,
+    only: frozenset[str] | None,
+    *,
+    without: Sequence[int] = (),
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Standing | None]]]]:
     """
     The tasks a job is about: each batch with its indices and what the ledger knows of them and their parents.
 
     They come in manifest order, those that continue others after all that continue fewer: level by level.
+
+    :param without: of each stretch of the manifest, whether it is known that the job leaves all of it.
     """
     for level in range(manifest.levels):
         left = job.limit
         # The first so many tasks are those of the whole manifest.
-        for batch in manifest.batches(level if manifest.levels > 1 and left is None else None):
+        for batch in manifest.batches(
+            level if manifest.levels > 1 and left is None else None, without=without
+        ):
             chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
             mine = (
                 [index for index in chosen if batch.depths[index] == level] if manifest.levels > 1 else chosen
@@ -62,6 +77,26 @@ def selected(
                 left -= len(chosen)
                 if left <= 0:
                     break
+
+
+def finished(job: Job, manifest: Manifest, reader: Reader, known: Finished | None) -> Finished:
+    """
+    What a job leaves as it is without a look at each task.
+
+    :param known: what is finished of the manifest, if that is known already.
+    """
+    if job.only is not None or job.limit is not None or job.again or job.retry_failed:
+        return Finished()
+    return all_finished(manifest, reader) if known is None else known
+
+
+def all_finished(manifest: Manifest, reader: Reader) -> Finished:
+    """What no plain run takes up again, by the ledger."""
+    # Whether a row that continues another is finished hangs on that one's picture, too.
+    kinds = reader.kinds() if manifest.levels == 1 else {}
+    if sum(kinds.values()) * _WORTH < manifest.tasks:
+        return Finished()
+    return manifest.finished(partial(reader.finished, kinds))
 
 
 def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[Standing]:

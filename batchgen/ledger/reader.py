@@ -17,7 +17,7 @@ from batchgen.ledger.sums import UNKNOWN
 from batchgen.records import Expect, Image, Look, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 _IMAGE = msgspec.json.Decoder(Image)
@@ -28,6 +28,8 @@ _UNSEEN = (
     "FROM tasks WHERE images <> '[]'"
     " AND NOT EXISTS (SELECT 1 FROM looks WHERE sha256 = images ->> '$[#-1].sha256')"
 )
+_UNSENT = "(status = 'failed' AND ifnull(error_class, '') IN ('parent_failed', 'reference'))"
+"""Of a task that ended because nothing could be sent."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -251,8 +253,7 @@ class Reader:
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
-            "SELECT key, status, uncertain,"
-            " status = 'failed' AND error_class IN ('parent_failed', 'reference'), parent_sha"
+            f"SELECT key, status, uncertain, {_UNSENT}, parent_sha"  # noqa: S608
             " FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
             (_list(keys),),
         )
@@ -266,6 +267,29 @@ class Reader:
                 )
             found[key] = state
         return found
+
+    @told
+    def kinds(self) -> dict[tuple[str, str | None], int]:
+        """Status and error class of the tasks that no plain run takes up again, and how many there are."""
+        rows = self._connection.execute(
+            "SELECT status, error_class, count(*) FROM tasks"  # noqa: S608
+            f" WHERE status <> 'pending' AND NOT {_UNSENT} GROUP BY 1, 2"
+        )
+        return {(status, kind): count for status, kind, count in rows}
+
+    @told
+    def finished(self, kinds: Iterable[tuple[str, str | None]], low: str, high: str) -> tuple[str, str]:
+        """The keys from `low` up to below `high` of tasks of these kinds: with success, then the others."""
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for status, kind in kinds:
+            # Each kind lies in the index in the order of its keys: fifty bytes a task.
+            (keys,) = self._connection.execute(
+                "SELECT group_concat(key, ' ') FROM tasks INDEXED BY tasks_status"
+                " WHERE status = ? AND error_class IS ? AND key >= ? AND key < ?",
+                (status, kind, low, high),
+            ).fetchone()
+            found[status == Status.SUCCEEDED] += [keys] if keys else []
+        return " ".join(found[True]), " ".join(found[False])
 
     @told
     def standings(self, keys: Sequence[str]) -> dict[str, Standing]:

@@ -24,14 +24,16 @@ import pyarrow.parquet as pq
 from batchgen.errors import StorageError
 from batchgen.manifest.asked import COLUMNS as ASKED
 from batchgen.manifest.chains import FIELDS, MOST, Chains
+from batchgen.manifest.finished import Finished, Known, keys_of
+from batchgen.manifest.origin import marks, rows_of
 from batchgen.manifest.problems import KEPT, quoted
-from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
+from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts, raw
 from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
 from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -53,7 +55,9 @@ _ONE: Final = pa.scalar(1, pa.int32())
 class Batch:
     """A stretch of a manifest's tasks, in its order."""
 
-    def __init__(self, rows: pa.RecordBatch, variants: pa.Array, carried: pa.Schema) -> None:
+    def __init__(self, rows: pa.RecordBatch, variants: pa.Array, carried: pa.Schema, stretch: int) -> None:
+        self.stretch = stretch
+        """Which stretch of the snapshot it is in, counted from 0: some thousand rows lie together."""
         self._rows = rows
         self._variants = variants
         self._carried = carried
@@ -213,14 +217,11 @@ class Batch:
 
     @cached_property
     def _keys(self) -> pa.Array:
-        occurrence = self._rows.column("occurrence").cast(pa.string())
-        return pc.binary_join_element_wise(self._digests, occurrence, self._variants.cast(pa.string()), "-")
+        return keys_of(self._digests, self._rows.column("occurrence"), self._variants)
 
     @cached_property
     def _digests(self) -> pa.Array:
-        column = self._rows.column("digest")
-        start = column.offset * DIGEST
-        return hex_texts(memoryview(column.buffers()[1])[start : start + len(column) * DIGEST])
+        return hex_texts(raw(self._rows.column("digest")))
 
     @cached_property
     def _ids(self) -> pa.Array:
@@ -271,31 +272,48 @@ class Manifest:
             said = file.metadata.metadata or {}
             stated = said.get(_TASKS)
             few = stated is not None and int(stated) <= _HELD_TASKS and _stored(file) <= _HELD_BYTES
-            held = [*_groups_of(file)] if few else None
+            held = [*_stretches_of(file)] if few else None
         if stated is None:
             raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
         self.tasks = int(stated)
         self.levels = int(said.get(_LEVELS, b"1"))
         """Rows of the longest chain; 1 where no row continues another."""
+        self.rows_hash = rows_of(said)
+        """Where two snapshots have the same, they have the same rows in the same stretches."""
         carried = [field for field in schema if field.name.startswith(CARRIED)]
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
         )
-        self._held = (
-            None if held is None else [batch for rows in held for batch in _expand(rows, self.carried)]
-        )
+        self._held = None if held is None else [batch for rows in held for batch in self._expanded(*rows)]
 
-    def batches(self, depth: int | None = None) -> Iterator[Batch]:
+    def batches(self, depth: int | None = None, *, without: Sequence[int] = ()) -> Iterator[Batch]:
         """
         All tasks in the order of the manifest, at most 8192 at a time.
 
         :param depth: those alone whose row continues so many others; where the manifest has parents.
+        :param without: of each stretch, whether it is left out.
         """
         if self._held is not None and depth is None:
-            yield from self._held
+            yield from (batch for batch in self._held if not without or not without[batch.stretch])
             return
-        for rows in _groups(self.path, depth=depth):
-            yield from _expand(rows, self.carried)
+        for stretch, rows in _stretches(self.path, depth=depth, without=without):
+            yield from self._expanded(stretch, rows)
+
+    def finished(self, keys: Callable[[str, str], tuple[str, str]]) -> Finished:
+        """
+        The stretches all of whose tasks are finished; some thirty bytes a task are held meanwhile.
+
+        :param keys: those of the finished tasks from one up to below another, with blanks between: of the
+            ones with success, and of the others.
+        """
+        known = Known()
+        for stretch, rows in _stretches(self.path, [*Known.COLUMNS]):
+            for part, variants in _expand(rows):
+                known.add(stretch, part, variants)
+        return known.finished(keys)
+
+    def _expanded(self, stretch: int, rows: pa.RecordBatch) -> Iterator[Batch]:
+        return (Batch(*part, self.carried, stretch) for part in _expand(rows))
 
 
 def _stored(file: pq.ParquetFile) -> int:
@@ -304,12 +322,12 @@ def _stored(file: pq.ParquetFile) -> int:
     return sum(group.total_byte_size for group in groups)
 
 
-def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
-    """A stretch of rows as batches of tasks."""
+def _expand(rows: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    """A stretch of rows as batches of tasks: the row of each, and its variant."""
     if pc.max(rows.column("variants")).as_py() == 1:
         for start in range(0, rows.num_rows, _BATCH_TASKS):
             part = rows.slice(start, _BATCH_TASKS)
-            yield Batch(part, part.column("variants"), carried)
+            yield part, part.column("variants")
         return
     # A long row that is repeated 8192 times would fill the memory.
     widest = sum(
@@ -317,7 +335,7 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
         for column in rows.columns
         if pa.types.is_string(column.type)
     )
-    most = max(1, min(_BATCH_TASKS, _BATCH_BYTES // widest))
+    most = max(1, min(_BATCH_TASKS, _BATCH_BYTES // max(1, widest)))
     tasks = (
         (row, variant)
         for row, count in enumerate(rows.column("variants").to_pylist())
@@ -325,7 +343,7 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
     )
     while stretch := list(islice(tasks, most)):
         indices, variants = zip(*stretch, strict=True)
-        yield Batch(rows.take(pa.array(indices, pa.int32())), pa.array(variants, pa.int32()), carried)
+        yield rows.take(pa.array(indices, pa.int32())), pa.array(variants, pa.int32())
 
 
 @contextlib.contextmanager
@@ -341,25 +359,40 @@ def told(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: the copy of the manifest cannot be written or read: {error}") from error
 
 
-def _groups(
-    path: Path, columns: list[str] | None = None, *, depth: int | None = None
-) -> Iterator[pa.RecordBatch]:
+def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The row groups of a snapshot, one at a time; all columns, or some in the given order."""
+    return (rows for _, rows in _stretches(path, columns))
+
+
+def _stretches(
+    path: Path,
+    columns: list[str] | None = None,
+    *,
+    depth: int | None = None,
+    without: Sequence[int] = (),
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The same with their numbers; of each the rows of a depth alone, some not at all."""
     with contextlib.ExitStack() as stack:
         with told(path):
-            groups = _groups_of(stack.enter_context(pq.ParquetFile(path, pre_buffer=False)), columns, depth)
+            file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
+            stretches = _stretches_of(file, columns, depth, without)
         while True:
             with told(path):
-                batch = next(groups, None)
-            if batch is None:
+                found = next(stretches, None)
+            if found is None:
                 return
-            yield batch
+            yield found
 
 
-def _groups_of(
-    file: pq.ParquetFile, columns: list[str] | None = None, depth: int | None = None
-) -> Iterator[pa.RecordBatch]:
+def _stretches_of(
+    file: pq.ParquetFile,
+    columns: list[str] | None = None,
+    depth: int | None = None,
+    without: Sequence[int] = (),
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     for index in range(file.num_row_groups):
+        if without and without[index]:
+            continue
         wanted = None
         if depth is not None:
             depths = file.read_row_group(index, ["depth"], use_threads=False).column(0)
@@ -368,7 +401,8 @@ def _groups_of(
                 continue
         group = file.read_row_group(index, columns, use_threads=False)
         group = group if wanted is None else group.filter(wanted)
-        yield from group.select(columns or group.column_names).combine_chunks().to_batches()
+        for rows in group.select(columns or group.column_names).combine_chunks().to_batches():
+            yield index, rows
 
 
 class Draft:
@@ -396,6 +430,7 @@ class Draft:
         self._contents = array("Q")
         self._ids = array("q")
         self._tasks = 0
+        self._made_from: str | None = None
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -424,7 +459,8 @@ class Draft:
 
     def _close(self, writer: pq.ParquetWriter) -> None:
         levels = 1 if self._chains is None else self._chains.levels
-        writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)})
+        said = {_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)}
+        writer.add_key_value_metadata({**said, **marks(self._file, self._made_from)})
         writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -447,8 +483,9 @@ class Draft:
         """How many rows there are so far."""
         return len(self._contents)
 
-    def close(self) -> None:
-        """No row is added any more."""
+    def close(self, made_from: str | None) -> None:
+        """No row is added any more; `made_from` is what the snapshot will be known by, if it will."""
+        self._made_from = made_from
         with told(self._path):
             self._close(self._writer)
 
