@@ -95,9 +95,9 @@ class Feed:
         :param now: microseconds since 1970.
         :param tell: takes what becomes of tasks for which nothing is sent.
         """
-        self.skipped = sum(finished.tasks)
+        self.skipped = finished.tasks
         """Tasks that were left as they were."""
-        self.unsuccessful = finished.unsuccessful
+        self.unsuccessful = finished.tasks - finished.statuses.get(Status.SUCCEEDED, 0)
         """Of those, the ones without success."""
         self.orphaned = 0
         """Tasks that failed because what they continue has no picture."""
@@ -106,7 +106,7 @@ class Feed:
         # What it was to buy anew is pending by now.
         self._job = msgspec.structs.replace(job, again=False, retry_failed=False)
         self._chained = manifest.levels > 1
-        self._batches = selected(self._job, manifest, reader, only, without=finished.tasks)
+        self._batches = selected(self._job, manifest, reader, only, without=finished)
         self._rows: Iterator[_Row] = iter(())
         self._reader = reader
         self._ledger = ledger

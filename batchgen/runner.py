@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from batchgen import disk, events, plan, quality, recovery, results, selection
+from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.bookmark import Bookmark
@@ -37,7 +37,7 @@ from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
-from batchgen.selection import selected, wanted_again
+from batchgen.selection import left_alone, selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
 
@@ -173,15 +173,14 @@ def run(
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
-            if not bookmark.holds:
-                reader.check()
-            plan.check_not_mixed(directory, endpoint, reader)
             references = References()
-            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
-            plan.check_only(job, manifest, only)
+            with bookmark.looked_through():
+                plan.check_not_mixed(directory, endpoint, reader)
+                manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
+                plan.check_only(job, manifest, only)
+                finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
-            finished = selection.finished(job, manifest, reader, bookmark.finished(manifest))
             plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
             # Before the ledger forgets whose they are: a kill between would leave them for good.
             store.sweep(reader.unfinished())
@@ -227,7 +226,7 @@ def run(
                 summary = _summary(
                     job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
                 )
-            bookmark.put(manifest, selection.all_finished(manifest, reader))
+            bookmark.put(manifest)
             tell(_over(summary))
             return summary
 

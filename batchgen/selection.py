@@ -14,7 +14,7 @@ from batchgen.manifest import Finished
 from batchgen.records import ErrorClass, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from batchgen.job import Job
     from batchgen.ledger import Reader, State
@@ -24,8 +24,7 @@ UNSEEN = Standing()
 """Of a task the ledger knows nothing of."""
 _LOST = Standing(status=Status.FAILED)
 """Of a task that this run will find without a picture for good."""
-
-
+_NOTHING = Finished()
 _WORTH = 10
 """Where less than a tenth is finished, to find out which takes longer than it spares."""
 
@@ -50,14 +49,14 @@ def selected(
     reader: Reader | None,
     only: frozenset[str] | None,
     *,
-    without: Sequence[int] = (),
+    without: Finished = _NOTHING,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Standing | None]]]]:
     """
     The tasks a job is about: each batch with its indices and what the ledger knows of them and their parents.
 
     They come in manifest order, those that continue others after all that continue fewer: level by level.
 
-    :param without: of each stretch of the manifest, whether it is known that the job leaves all of it.
+    :param without: what the job is known to leave as it is (`finished`).
     """
     for level in range(manifest.levels):
         left = job.limit
@@ -79,24 +78,27 @@ def selected(
                     break
 
 
-def finished(job: Job, manifest: Manifest, reader: Reader, known: Finished | None) -> Finished:
+def left_alone(job: Job, manifest: Manifest, reader: Reader | None, known: Finished | None) -> Finished:
     """
-    What a job leaves as it is without a look at each task.
+    What a job leaves as it is, as far as that is found without a look at each task.
 
-    :param known: what is finished of the manifest, if that is known already.
+    :param known: what is finished, if that is known already.
     """
-    if job.only is not None or job.limit is not None or job.again or job.retry_failed:
-        return Finished()
-    return all_finished(manifest, reader) if known is None else known
+    if reader is None or job.only is not None or job.limit is not None or job.again:
+        return _NOTHING
+    if job.retry_failed:
+        return finished(manifest, reader, only=Status.SUCCEEDED)
+    return finished(manifest, reader) if known is None else known
 
 
-def all_finished(manifest: Manifest, reader: Reader) -> Finished:
-    """What no plain run takes up again, by the ledger."""
+def finished(manifest: Manifest, reader: Reader, *, only: Status | None = None) -> Finished:
+    """What is final, by the ledger, or final in one way; nothing where to find out would take longer."""
     # Whether a row that continues another is finished hangs on that one's picture, too.
-    kinds = reader.kinds() if manifest.levels == 1 else {}
-    if sum(kinds.values()) * _WORTH < manifest.tasks:
-        return Finished()
-    return manifest.finished(partial(reader.finished, kinds))
+    final = reader.final() if manifest.levels == 1 else {}
+    kinds = [kind for kind in final if only in {None, kind[0]}]
+    if sum(map(final.__getitem__, kinds)) * _WORTH < manifest.tasks:
+        return _NOTHING
+    return manifest.finished(partial(reader.final_keys, kinds))
 
 
 def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[Standing]:
@@ -106,7 +108,12 @@ def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[St
 
 
 def fates(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job,
+    manifest: Manifest,
+    reader: Reader | None,
+    only: frozenset[str] | None,
+    *,
+    without: Finished = _NOTHING,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Fate]]]]:
     """
     What becomes of the tasks a job is about, foretold: in the batches and the order of `selected`.
@@ -116,7 +123,7 @@ def fates(
     """
     chained = manifest.levels > 1
     coming, lost = bytearray(manifest.tasks * chained), bytearray(manifest.tasks * chained)
-    for batch, chosen in selected(job, manifest, reader, only):
+    for batch, chosen in selected(job, manifest, reader, only, without=without):
         met = []
         for index, state, standing in chosen:
             parent, comes = standing, False

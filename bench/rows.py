@@ -236,7 +236,7 @@ def _forget(directory: Path, missing: int, rows: int, *, scattered: bool) -> Non
             connection.execute("UPDATE tasks SET status = 'pending' WHERE id IN (SELECT id FROM chosen)")
         with closing(Reader(path)) as reader:
             table = manifests.Manifest(directory / jobs.MANIFEST)
-            bookmark.put(table, selection.all_finished(table, reader))
+            bookmark.put(table, selection.finished(table, reader))
         ledger.recover(now=3)
 
 

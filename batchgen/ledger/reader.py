@@ -269,18 +269,21 @@ class Reader:
         return found
 
     @told
-    def kinds(self) -> dict[tuple[str, str | None], int]:
+    def final(self) -> dict[tuple[str, str | None], int]:
         """Status and error class of the tasks that no plain run takes up again, and how many there are."""
         rows = self._connection.execute(
-            "SELECT status, error_class, count(*) FROM tasks"  # noqa: S608
-            f" WHERE status <> 'pending' AND NOT {_UNSENT} GROUP BY 1, 2"
+            "SELECT status, nullif(class, '') AS error_class, sum(tasks) FROM task_sums"  # noqa: S608
+            f" WHERE status <> 'pending' AND NOT {_UNSENT} AND NOT in_words"
+            " GROUP BY 1, 2 HAVING sum(tasks) > 0"
         )
         return {(status, kind): count for status, kind, count in rows}
 
     @told
-    def finished(self, kinds: Iterable[tuple[str, str | None]], low: str, high: str) -> tuple[str, str]:
-        """The keys from `low` up to below `high` of tasks of these kinds: with success, then the others."""
-        found: dict[bool, list[str]] = {True: [], False: []}
+    def final_keys(
+        self, kinds: Iterable[tuple[str, str | None]], low: str, high: str
+    ) -> list[tuple[str, str]]:
+        """The status of each kind, and its keys from `low` up to below `high` with blanks between them."""
+        found = []
         for status, kind in kinds:
             # Each kind lies in the index in the order of its keys: fifty bytes a task.
             (keys,) = self._connection.execute(
@@ -288,8 +291,8 @@ class Reader:
                 " WHERE status = ? AND error_class IS ? AND key >= ? AND key < ?",
                 (status, kind, low, high),
             ).fetchone()
-            found[status == Status.SUCCEEDED] += [keys] if keys else []
-        return " ".join(found[True]), " ".join(found[False])
+            found.append((status, keys or ""))
+        return found
 
     @told
     def standings(self, keys: Sequence[str]) -> dict[str, Standing]:

@@ -15,7 +15,7 @@ from batchgen.manifest import tables
 from batchgen.manifest.ancestry import Ancestry
 from batchgen.manifest.asked import shape, unfit
 from batchgen.manifest.finished import Finished
-from batchgen.manifest.origin import is_current, origin
+from batchgen.manifest.origin import is_current, origin, stamp
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.reading import Reading
 from batchgen.manifest.rows import Rows
@@ -60,7 +60,7 @@ def read(
     error nothing is left behind; what was at `snapshot` before stays as it was. That is used again where it
     was made from the same bytes by the same reading, and no row brings files along.
     """
-    made_from = origin(source, reading)
+    seen, made_from = stamp(source), origin(source, reading)
     if made_from is not None and is_current(snapshot, made_from):
         return Manifest(snapshot)
     problems = Problems("standard input" if source == "-" else source)
@@ -73,8 +73,8 @@ def read(
                 for part in rows.normalise(batch):
                     draft.add(part)
             # A table that was written to meanwhile is none that could be known again.
-            known = made_from is not None and not problems and origin(source, reading) == made_from
-            draft.close(made_from if known else None)
+            same = not problems and (origin(source, reading), stamp(source)) == (made_from, seen)
+            draft.close(made_from if same else None)
             if not draft.rows and not problems:
                 problems.add("the table has no rows")
             if rows.parent_column is not None:

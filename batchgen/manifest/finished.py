@@ -1,54 +1,86 @@
-"""In which stretches of a snapshot is nothing left to do?"""
+"""
+With which tasks of a snapshot is nothing left to do?
+
+The keys of a snapshot and those of finished tasks are held against each other range by range, whole columns
+at a time. A task counts as finished only where its whole key is among those.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchgen.manifest.rows import DIGEST, hex_texts, raw
-from batchgen.records import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_AT_ONCE: Final = 1 << 15
-"""About so many tasks are compared at a time."""
-_SKEW: Final = 8
-"""Where so many times as many keys as usual begin alike, too many would be compared at a time."""
+Keys: TypeAlias = "Callable[[str, str], Sequence[tuple[str, str]]]"
+"""
+The keys of finished tasks from one up to below another: each status, and the keys of tasks that have it with
+blanks between them.
+"""
+
+_AT_ONCE: Final = 1 << 12
+"""About so many tasks are compared at a time: what a processor's cache holds."""
+_MOST: Final = 1 << 17
+"""Tasks of which the digests begin alike; more would be too many at a time."""
+_LEADS: Final = 256
 _BEHIND: Final = "g"
 """Comes after every key: those begin with a digit or a letter up to f."""
 
 
-class Finished(Value, frozen=True, kw_only=True):
-    """The tasks of a snapshot with which nothing is left to do, by its stretches."""
+class Finished:
+    """The tasks of a snapshot with which nothing is left to do; made without any, it is about none."""
 
-    tasks: tuple[int, ...] = ()
-    """Of each stretch: how many it has, where all of them are finished, else 0. Empty where none is."""
-    unsuccessful: int = 0
-    """Of those tasks, the ones without success."""
-    anywhere: int = 0
-    """Finished tasks, in those stretches and in others."""
+    def __init__(
+        self,
+        statuses: Mapping[str, int] | None = None,
+        tasks: Sequence[int] = (),
+        left: Sequence[int] | None = None,
+    ) -> None:
+        """
+        Say what is finished.
 
+        :param statuses: how many finished tasks there are of each status.
+        :param tasks: how many tasks each stretch of the snapshot has.
+        :param left: the places of all others, counted from 0, ascending; None is all.
+        """
+        self.statuses: Mapping[str, int] = statuses or {}
+        self.stretches = tasks
+        self.places = left
+        self._starts = [*accumulate(tasks, initial=0)]
 
-class _Part(NamedTuple):
-    """Some tasks of one stretch."""
+    @property
+    def tasks(self) -> int:
+        """How many there are."""
+        return sum(self.statuses.values())
 
-    stretch: int
-    leads: pa.Array
-    """The first byte of each digest; tasks are spread evenly over what it may be."""
-    digests: pa.Array
-    occurrences: pa.Array
-    variants: pa.Array
+    def start(self, stretch: int) -> int:
+        """The place of the first task of a stretch; 0 where nothing is finished."""
+        return 0 if self.places is None else self._starts[stretch]
 
-    def between(self, low: int, high: int) -> pa.Array:
-        """The keys of those whose digests begin with `low` up to below `high`."""
-        places = pc.indices_nonzero(
-            pc.and_(pc.greater_equal(self.leads, low), pc.less_equal(self.leads, high - 1))
-        )
-        digests = hex_texts(raw(self.digests.take(places)))
-        return keys_of(digests, self.occurrences.take(places), self.variants.take(places))
+    def is_whole(self, stretch: int) -> bool:
+        """Whether all tasks of a stretch are finished."""
+        if self.places is None:
+            return False
+        left = self.left(*self._starts[stretch : stretch + 2])
+        return left is not None and not len(left)
+
+    def left(self, start: int, stop: int) -> pa.Array | None:
+        """Which tasks from one place up to below another are not, counted from there; None is all of them."""
+        if self.places is None:
+            return None
+        low, high = bisect_left(self.places, start), bisect_left(self.places, stop)
+        if high - low == stop - start:
+            return None
+        return pc.subtract(pa.array(self.places[low:high], pa.int64()), start)
 
 
 class Known:
@@ -58,7 +90,8 @@ class Known:
     """What is to be known of their rows."""
 
     def __init__(self) -> None:
-        self._parts: list[_Part] = []
+        self._digests = bytearray()
+        self._numbers: tuple[list[pa.Array], list[pa.Array]] = ([], [])
         self._tasks: list[int] = []
         """Of each stretch."""
 
@@ -66,40 +99,75 @@ class Known:
         """Append tasks of a stretch: the row of each, and its variant."""
         self._tasks += [0] * (stretch + 1 - len(self._tasks))
         self._tasks[stretch] += len(variants)
-        digests = rows.column("digest")
-        first = raw(digests)[::DIGEST].tobytes()
-        leads = pa.Array.from_buffers(pa.uint8(), len(first), [None, pa.py_buffer(first)])
-        self._parts.append(_Part(stretch, leads, digests, rows.column("occurrence"), variants))
+        self._digests += raw(rows.column("digest"))
+        for numbers, more in zip(self._numbers, (rows.column("occurrence"), variants), strict=True):
+            numbers.append(more)
 
-    def finished(self, keys: Callable[[str, str], tuple[str, str]]) -> Finished:
-        """Compare them with the keys of finished tasks, as `Manifest.finished` has them."""
-        rounds = max(1, min(256, -(-sum(self._tasks) // _AT_ONCE)))
-        spread = pc.value_counts(pa.chunked_array([part.leads for part in self._parts])).field("counts")
-        if rounds > 1 and pc.max(spread).as_py() * 256 > _SKEW * sum(self._tasks):
+    def finished(self, keys: Keys) -> Finished:
+        """Hold them against the keys of finished tasks."""
+        count = sum(self._tasks)
+        leads = pa.Array.from_buffers(pa.uint8(), count, [None, pa.py_buffer(self._digests[::DIGEST])])
+        alike = Counter({found["values"]: found["counts"] for found in pc.value_counts(leads).to_pylist()})
+        if max(alike.values(), default=0) > _MOST:
             return Finished()
-        left = [*self._tasks]
-        unsuccessful = [0] * len(self._tasks)
-        for turn in range(rounds):
-            low, high = (256 * edge // rounds for edge in (turn, turn + 1))
-            good, bad = map(_listed, keys(f"{low:02x}", f"{high:02x}" if high < 256 else _BEHIND))
-            # All at once: what is looked for is taken in anew by each look.
-            parts = [part.between(low, high) for part in self._parts]
-            mine = pa.concat_arrays(parts)
-            done, failed = (pc.is_in(mine, value_set=them) for them in (pa.concat_arrays([good, bad]), bad))
-            start = 0
-            for part, found in zip(self._parts, parts, strict=True):
-                left[part.stretch] -= done.slice(start, len(found)).true_count
-                unsuccessful[part.stretch] += failed.slice(start, len(found)).true_count
-                start += len(found)
-            pa.default_memory_pool().release_unused()
-        return Finished(
-            tasks=tuple(0 if more else count for count, more in zip(self._tasks, left, strict=True)),
-            unsuccessful=sum(count for count, more in zip(unsuccessful, left, strict=True) if not more),
-            anywhere=sum(self._tasks) - sum(left),
+        places = pc.array_sort_indices(leads).cast(pa.uint32())
+        ordered = _Ordered(places, self._digests, self._numbers)
+        del self._digests, self._numbers
+        left, statuses, start = array("I"), Counter[str](), 0
+        for same in _edges(alike):
+            part = ordered.keys(start, sum(alike[lead] for lead in same))
+            told = keys(f"{same.start:02x}", f"{same.stop:02x}" if same.stop < _LEADS else _BEHIND)
+            good = [_listed(texts) for _, texts in told]
+            found = pc.index_in(part, value_set=pa.concat_arrays(good))
+            ends = pairwise(accumulate(map(len, good), initial=0))
+            for (status, _), (first, end) in zip(told, ends, strict=True):
+                mine = pc.and_(pc.greater_equal(found, first), pc.less(found, end))
+                statuses[status] += mine.true_count
+            left.extend(places.slice(start, len(part)).filter(pc.is_null(found)).to_pylist())
+            start += len(part)
+        pa.default_memory_pool().release_unused()
+        return Finished(+statuses, self._tasks, array("I", sorted(left)))
+
+
+class _Ordered:
+    """Tasks in the order of the first bytes of their digests."""
+
+    def __init__(
+        self, places: pa.Array, digests: bytearray, numbers: tuple[list[pa.Array], list[pa.Array]]
+    ) -> None:
+        whole = pa.Array.from_buffers(pa.binary(DIGEST), len(places), [None, pa.py_buffer(digests)])
+        self._digests = whole.take(places)
+        self._numbers = [_taken(pa.chunked_array(parts, pa.int32()), places) for parts in numbers]
+
+    def keys(self, start: int, count: int) -> pa.Array:
+        """The keys of some."""
+        digests = hex_texts(raw(self._digests.slice(start, count)))
+        return keys_of(
+            digests,
+            *(
+                numbers if isinstance(numbers, pa.Scalar) else numbers.slice(start, count)
+                for numbers in self._numbers
+            ),
         )
 
 
-def keys_of(digests: pa.Array, occurrences: pa.Array, variants: pa.Array) -> pa.Array:
+def _taken(numbers: pa.ChunkedArray, places: pa.Array) -> pa.Array | pa.Scalar:
+    """Numbers in another order; one for all of them, where they are the same."""
+    least, most = pc.min_max(numbers).values()
+    return least if least.equals(most) else numbers.combine_chunks().take(places)
+
+
+def _edges(alike: Counter[int]) -> Iterator[range]:
+    """Ranges of first bytes of which about so many tasks begin with one as are compared at a time."""
+    start = held = 0
+    for lead in range(_LEADS):
+        held += alike[lead]
+        if held >= _AT_ONCE or lead == _LEADS - 1:
+            yield range(start, lead + 1)
+            start, held = lead + 1, 0
+
+
+def keys_of(digests: pa.Array, occurrences: pa.Array | pa.Scalar, variants: pa.Array | pa.Scalar) -> pa.Array:
     """The keys of tasks: digest of the content in hex, occurrence of the content, variant."""
     return pc.binary_join_element_wise(
         digests, occurrences.cast(pa.string()), variants.cast(pa.string()), "-"

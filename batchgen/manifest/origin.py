@@ -24,12 +24,15 @@ from batchgen.manifest.tables import kind_of, open_bytes
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchgen.manifest.reading import Reading
 
 _FORMAT: Final = 1
 """Of snapshots: a change in what is made of the same cells needs another number here."""
-_ORIGIN: Final = b"batchgen:origin"
-_ROWS: Final = b"batchgen:rows"
+_OURS: Final = b"batchgen:"
+_ORIGIN: Final = "batchgen:origin"
+_ROWS: Final = "batchgen:rows"
 _BLOCK: Final = 8 << 20
 """Bytes that are hashed by themselves, some blocks at a time."""
 _PIECE: Final = 1 << 18
@@ -52,15 +55,25 @@ def origin(source: str, reading: Reading) -> str | None:
     return sha256(content + _SETTINGS.encode(made_by)).hexdigest()
 
 
-def marks(draft: Path, made_from: str | None) -> dict[str, str]:
+def stamp(source: str) -> tuple[int, ...] | None:
+    """What the file system says of a table; None where it is no file."""
+    try:
+        seen = Path(source).stat()
+    except (OSError, ValueError):
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
+def marks(draft: Path, said: Mapping[str, str], made_from: str | None) -> dict[str, str]:
     """
     What goes into the metadata of a snapshot whose rows are all written, before it is closed.
 
+    :param said: what goes there, too.
     :param made_from: its origin, if it is to be known again.
     """
     with draft.open("rb") as file:
-        rows = _hashed(file, os.fstat(file.fileno()).st_size).hex()
-    return {_ROWS.decode(): rows, **({} if made_from is None else {_ORIGIN.decode(): made_from})}
+        rows = _rows(file, os.fstat(file.fileno()).st_size, said)
+    return {_ROWS: rows, **({} if made_from is None else {_ORIGIN: made_from})}
 
 
 def is_current(snapshot: Path, made_from: str) -> bool:
@@ -71,21 +84,30 @@ def is_current(snapshot: Path, made_from: str) -> bool:
     """
     try:
         with snapshot.open("rb") as file, pq.ParquetFile(snapshot, pre_buffer=False) as parquet:
-            said = parquet.metadata.metadata or {}
-            if said.get(_ORIGIN) != made_from.encode() or "references" in parquet.schema_arrow.names:
+            told = parquet.metadata.metadata or {}
+            said: dict[str, str] = {
+                name.decode(): value.decode() for name, value in told.items() if name.startswith(_OURS)
+            }
+            if said.pop(_ORIGIN, None) != made_from or "references" in parquet.schema_arrow.names:
                 return False
             # The metadata lies behind the rows: https://parquet.apache.org/docs/file-format/
             size = os.fstat(file.fileno()).st_size
             behind = 8 + int.from_bytes(os.pread(file.fileno(), 4, size - 8), "little")
-            return said.get(_ROWS) == _hashed(file, size - behind).hex().encode()
-    except (pa.ArrowException, OSError):
+            rows = said.pop(_ROWS, "")
+            return rows == _rows(file, size - behind, said)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
 
 
-def rows_of(said: dict[bytes, bytes]) -> str | None:
+def rows_of(said: Mapping[bytes, bytes]) -> str | None:
     """The hash of a snapshot's rows, by its metadata: where it is the same, so are they and their order."""
-    found = said.get(_ROWS)
+    found = said.get(_ROWS.encode())
     return None if found is None else found.decode()
+
+
+def _rows(file: BinaryIO, size: int, said: Mapping[str, str]) -> str:
+    """A hash of the rows of a snapshot, that take so many bytes, and of what it says of them."""
+    return sha256(_hashed(file, size) + _SETTINGS.encode(said)).hexdigest()
 
 
 def _is_pipe(source: str) -> bool:

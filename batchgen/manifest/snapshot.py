@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from batchgen.errors import StorageError
 from batchgen.manifest.asked import COLUMNS as ASKED
 from batchgen.manifest.chains import FIELDS, MOST, Chains
-from batchgen.manifest.finished import Finished, Known, keys_of
+from batchgen.manifest.finished import Finished, Keys, Known, keys_of
 from batchgen.manifest.origin import marks, rows_of
 from batchgen.manifest.problems import KEPT, quoted
 from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts, raw
@@ -33,7 +33,7 @@ from batchgen.manifest.tables import texts
 from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -50,18 +50,24 @@ _TASKS: Final = b"batchgen:tasks"
 _LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
 _ONE: Final = pa.scalar(1, pa.int32())
+_NOTHING: Final = Finished()
 
 
 class Batch:
     """A stretch of a manifest's tasks, in its order."""
 
-    def __init__(self, rows: pa.RecordBatch, variants: pa.Array, carried: pa.Schema, stretch: int) -> None:
-        self.stretch = stretch
-        """Which stretch of the snapshot it is in, counted from 0: some thousand rows lie together."""
+    def __init__(self, rows: pa.RecordBatch, variants: pa.Array, carried: pa.Schema) -> None:
         self._rows = rows
         self._variants = variants
         self._carried = carried
         self._ahead: tuple[int, list[dict[str, Any]], list[int]] = (-1, [], [])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def chosen(self, indices: pa.Array) -> Batch:
+        """Some of its tasks."""
+        return Batch(self._rows.take(indices), self._variants.take(indices), self._carried)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -284,36 +290,46 @@ class Manifest:
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
         )
-        self._held = None if held is None else [batch for rows in held for batch in self._expanded(*rows)]
+        self._held = None if held is None else [batch for _, rows in held for batch in self._expanded(rows)]
 
-    def batches(self, depth: int | None = None, *, without: Sequence[int] = ()) -> Iterator[Batch]:
+    def batches(self, depth: int | None = None, *, without: Finished = _NOTHING) -> Iterator[Batch]:
         """
         All tasks in the order of the manifest, at most 8192 at a time.
 
         :param depth: those alone whose row continues so many others; where the manifest has parents.
-        :param without: of each stretch, whether it is left out.
+        :param without: tasks that are left out; where the manifest has no parents.
         """
         if self._held is not None and depth is None:
-            yield from (batch for batch in self._held if not without or not without[batch.stretch])
+            yield from _left(self._held, without, 0)
             return
         for stretch, rows in _stretches(self.path, depth=depth, without=without):
-            yield from self._expanded(stretch, rows)
+            yield from _left(self._expanded(rows), without, without.start(stretch))
 
-    def finished(self, keys: Callable[[str, str], tuple[str, str]]) -> Finished:
-        """
-        The stretches all of whose tasks are finished; some thirty bytes a task are held meanwhile.
-
-        :param keys: those of the finished tasks from one up to below another, with blanks between: of the
-            ones with success, and of the others.
-        """
+    def finished(self, keys: Keys) -> Finished:
+        """The tasks that are finished by their keys; some fifty bytes a task are held meanwhile."""
         known = Known()
         for stretch, rows in _stretches(self.path, [*Known.COLUMNS]):
             for part, variants in _expand(rows):
                 known.add(stretch, part, variants)
         return known.finished(keys)
 
-    def _expanded(self, stretch: int, rows: pa.RecordBatch) -> Iterator[Batch]:
-        return (Batch(*part, self.carried, stretch) for part in _expand(rows))
+    def _expanded(self, rows: pa.RecordBatch) -> Iterator[Batch]:
+        return (Batch(*part, self.carried) for part in _expand(rows))
+
+
+def _left(batches: Iterable[Batch], without: Finished, place: int) -> Iterator[Batch]:
+    """
+    What is left of batches that lie behind one another without some tasks.
+
+    :param place: which of all tasks is the first one of them.
+    """
+    for batch in batches:
+        left = without.left(place, place + len(batch))
+        place += len(batch)
+        if left is None:
+            yield batch
+        elif len(left):
+            yield batch.chosen(left)
 
 
 def _stored(file: pq.ParquetFile) -> int:
@@ -369,7 +385,7 @@ def _stretches(
     columns: list[str] | None = None,
     *,
     depth: int | None = None,
-    without: Sequence[int] = (),
+    without: Finished = _NOTHING,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The same with their numbers; of each the rows of a depth alone, some not at all."""
     with contextlib.ExitStack() as stack:
@@ -388,10 +404,10 @@ def _stretches_of(
     file: pq.ParquetFile,
     columns: list[str] | None = None,
     depth: int | None = None,
-    without: Sequence[int] = (),
+    without: Finished = _NOTHING,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     for index in range(file.num_row_groups):
-        if without and without[index]:
+        if without.is_whole(index):
             continue
         wanted = None
         if depth is not None:
@@ -460,7 +476,7 @@ class Draft:
     def _close(self, writer: pq.ParquetWriter) -> None:
         levels = 1 if self._chains is None else self._chains.levels
         said = {_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)}
-        writer.add_key_value_metadata({**said, **marks(self._file, self._made_from)})
+        writer.add_key_value_metadata({**said, **marks(self._file, said, self._made_from)})
         writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
