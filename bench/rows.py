@@ -8,7 +8,8 @@ of a manifest. Its peak memory over a manifest of 1,000,000 rows may be 60 MB ab
 for CSV with ids and without, with one prompt for all rows, for Parquet, for a second run in the same
 directory, and for those in which 999,000 tasks are done. Times are told as multiples of what pyarrow needs to
 read id and prompt from the same file; a run that goes on where another has ended in order may take six times
-as long until its first request, whichever rows are missing. Linux only: the peak is VmHWM of
+as long until its first request, whichever rows are missing, and a plan of it eight times. After a kill all of
+the ledger is looked through, which is told and not bounded. Linux only: the peak is VmHWM of
 /proc/self/status.
 """
 
@@ -31,7 +32,7 @@ import pyarrow.parquet as pq
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import results, runner, selection
+from batchgen import outlook, results, runner
 from batchgen.bookmark import Bookmark
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import Image
@@ -46,6 +47,12 @@ FEW, MANY, BOUGHT = 1_000, 1_000_000, 1_000
 BOUND_MB = 60
 BOUND_FIRST = 6
 """Times what pyarrow needs to read id and prompt, until a resumed run has sent its first request."""
+BOUND_PLAN = 8
+"""The same, until it is told what such a run would do."""
+BOUND_STATUS = 0.2
+"""Seconds; the whole process, its start included."""
+_PLAN = "plan"
+"""In the place of a backend: nothing is run."""
 KINDS = ("csv", "csv-without-ids", "csv-one-prompt", "csv-one-prompt-without-ids", "parquet")
 _PART = 50_000
 _SETTINGS = Settings(latency=0.0, paint=False)
@@ -66,6 +73,10 @@ def _carry_out(source: str, directory: str, limit: str, backend: str) -> None:
         return time.monotonic()
 
     given: dict[str, object] = {"provider": "simulator", "output": directory, "limit": int(limit) or None}
+    if backend == _PLAN:
+        found = outlook.preview(jobs.resolve(source, given))
+        print(json.dumps({"whole": time.monotonic() - began, "buy": found.buy}))
+        return
     around = runner.Surroundings(
         backend=backend, transport=SimulatorTransport(Endpoint(_SETTINGS, clock=clock))
     )
@@ -113,10 +124,14 @@ class Bench:
                 file.write_table(pa.table({name: cells[name] for name in names}, schema))
         return path
 
-    def run(self, source: Path, name: str, limit: int = BOUGHT) -> dict[str, Any]:
-        """Carry out one run in a process of its own."""
+    def run(
+        self, source: Path, name: str, limit: int = BOUGHT, *, backend: str | None = None
+    ) -> dict[str, Any]:
+        """Carry out one run, or a plan of it, in a process of its own."""
         command = [sys.executable, "-m", "bench.rows", "--child", str(source), str(self.folder / name)]
-        answer = subprocess.run([*command, str(limit), self.backend], check=True, stdout=subprocess.PIPE)
+        answer = subprocess.run(
+            [*command, str(limit), backend or self.backend], check=True, stdout=subprocess.PIPE
+        )
         figures: dict[str, Any] = json.loads(answer.stdout)
         return figures
 
@@ -151,6 +166,10 @@ def _took(call: Callable[[], object], times: int = 3) -> float:
         call()
         best = min(best, time.perf_counter() - began)
     return best
+
+
+def _whole(figures: dict[str, Any]) -> float:
+    return float(figures["whole"])
 
 
 def _read(source: Path) -> float:
@@ -222,46 +241,58 @@ def _nearly_done(bench: Bench, rows: int) -> tuple[Path, Path]:
     return source, directory
 
 
-def _forget(directory: Path, missing: int, rows: int, *, scattered: bool) -> None:
-    """Put so many tasks back to pending, the last ones or some anywhere, and end a run that buys nothing."""
-    if not missing:
-        return
-    step = rows // missing if scattered else 1
-    names = [(f"row-{rows - 1 - step * number}",) for number in range(missing)]
+def _forget(directory: Path, names: list[int]) -> None:
+    """Put these rows back to pending, and end a run that buys nothing in order."""
     path = directory / jobs.LEDGER
-    with Bookmark(directory) as bookmark, closing(Ledger(path)) as ledger:
+    with Bookmark(directory) as bookmark:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY)")
-            connection.executemany("INSERT INTO chosen VALUES (?)", names)
+            connection.executemany("INSERT INTO chosen VALUES (?)", [(f"row-{number}",) for number in names])
             connection.execute("UPDATE tasks SET status = 'pending' WHERE id IN (SELECT id FROM chosen)")
-        with closing(Reader(path)) as reader:
-            table = manifests.Manifest(directory / jobs.MANIFEST)
-            bookmark.put(table, selection.finished(table, reader))
-        ledger.recover(now=3)
+        bookmark.put(manifests.Manifest(directory / jobs.MANIFEST))
+
+
+_MISSING: dict[str, Callable[[int], list[int]]] = {
+    "at the start": lambda _: [*range(BOUGHT)],
+    "at the end": lambda rows: [*range(rows - BOUGHT, rows)],
+    "anywhere": lambda rows: [*range(0, rows, rows // BOUGHT)],
+}
+"""Which rows are missing, of so many."""
+
+
+def _statuses(bench: Bench, *directories: Path) -> None:
+    """What `status` takes over few tasks and over many."""
+    few, many = (
+        _took(
+            lambda path=path: subprocess.run(  # type: ignore[misc]
+                [sys.executable, "-m", "batchgen", "status", str(path)], check=True, capture_output=True
+            ),
+            5,
+        )
+        for path in directories
+    )
+    print(f"status over 999,000 tasks: {many / few:.2f} x that over 1,000 ({many:.2f} s)")
+    if many > BOUND_STATUS:
+        bench.broken.append(f"status: more than {BOUND_STATUS} s")
 
 
 def _resumes(bench: Bench) -> None:
-    """What is left of a nearly finished run, its status, and its table."""
+    """What is left of a nearly finished run, its status, its plan, and its table."""
     few_source, few = _nearly_done(bench, 2 * FEW)
     source, many = _nearly_done(bench, MANY)
-    commands = [[sys.executable, "-m", "batchgen", "status", str(directory)] for directory in (few, many)]
-    seconds = [
-        _took(lambda command=command: subprocess.run(command, check=True, capture_output=True))  # type: ignore[misc]
-        for command in commands
-    ]
-    print(f"status over 999,000 tasks: {seconds[1] / seconds[0]:.2f} x that over 1,000 ({seconds[0]:.2f} s)")
+    _statuses(bench, few, many)
     read = _read(source)
-    steps = {
-        # Nothing says that the ledger was closed in order: all of it is looked through.
-        "after a kill": (0, float("inf")),
-        "then at the end": (BOUGHT, BOUND_FIRST),
-        "then anywhere": (BOUGHT, BOUND_FIRST),
-    }
-    for told, (missing, bound) in steps.items():
-        for directory, total in ((few, 2 * FEW), (many, MANY)):
-            _forget(directory, missing, total, scattered=told.endswith("anywhere"))
+    for where, missing in [("after a kill", None), *_MISSING.items()]:
+        if missing is not None:
+            _forget(few, missing(2 * FEW))
+            _forget(many, missing(MANY))
+            plan = min((bench.run(source, many.name, 0, backend=_PLAN) for _ in range(3)), key=_whole)
+            print(f"plan, 999,000 done, {where}: {plan['whole'] / read:.1f} x")
+            if plan["whole"] > BOUND_PLAN * read or plan["buy"] != BOUGHT:
+                bench.broken.append(f"plan, {where}: after more than {BOUND_PLAN} x, or of other rows")
         before, after = bench.run(few_source, few.name, 0), bench.run(source, many.name, 0)
-        bench.compare(f"999,000 done, {told}", before, after, read, bound=bound)
+        bound = float("inf") if missing is None else BOUND_FIRST
+        bench.compare(f"999,000 done, {where}", before, after, read, bound=bound)
         if after["bought"] != BOUGHT:
             bench.broken.append(f"{after['bought']} pictures bought where {BOUGHT} were missing")
     table = pq.read_table(many / jobs.TABLE)

@@ -8,11 +8,12 @@ manifest meanwhile changes nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from array import array
 from bisect import bisect_left, insort
 from functools import cached_property, reduce
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -33,7 +34,7 @@ from batchgen.manifest.tables import texts
 from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -51,6 +52,7 @@ _LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
 _ONE: Final = pa.scalar(1, pa.int32())
 _NOTHING: Final = Finished()
+_KEY: Final = re.compile(r"[0-9a-f]{32}-\d+-\d+\Z")
 
 
 class Batch:
@@ -302,8 +304,26 @@ class Manifest:
         if self._held is not None and depth is None:
             yield from _left(self._held, without, 0)
             return
-        for stretch, rows in _stretches(self.path, depth=depth, without=without):
+        for stretch, rows in _stretches(self.path, depth=depth, skip=without.is_whole):
             yield from _left(self._expanded(rows), without, without.start(stretch))
+
+    def having(self, keys: Collection[str]) -> Iterator[Batch]:
+        """Those of these tasks that are in it, in its order; sixteen bytes a row are held at first."""
+        contents = {bytes.fromhex(key[: 2 * DIGEST]) for key in keys if _KEY.match(key)}
+        if not contents:
+            return
+        digests, rows = bytearray(), []
+        for _, part in _stretches(self.path, ["digest"]):
+            digests += raw(part.column("digest"))
+            rows.append(len(part))
+        whole = pa.Array.from_buffers(pa.binary(DIGEST), sum(rows), [None, pa.py_buffer(digests)])
+        met = pc.is_in(whole, value_set=pa.array([*contents], pa.binary(DIGEST)))
+        spans = [slice(*span) for span in pairwise(accumulate(rows, initial=0))]
+        for _, part in _stretches(self.path, skip=lambda stretch: not met[spans[stretch]].true_count):
+            for batch in self._expanded(part):
+                mine = [index for index, key in enumerate(batch.keys) if key in keys]
+                if mine:
+                    yield batch.chosen(pa.array(mine))
 
     def finished(self, keys: Keys) -> Finished:
         """The tasks that are finished by their keys; some fifty bytes a task are held meanwhile."""
@@ -385,13 +405,13 @@ def _stretches(
     columns: list[str] | None = None,
     *,
     depth: int | None = None,
-    without: Finished = _NOTHING,
+    skip: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The same with their numbers; of each the rows of a depth alone, some not at all."""
     with contextlib.ExitStack() as stack:
         with told(path):
             file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
-            stretches = _stretches_of(file, columns, depth, without)
+            stretches = _stretches_of(file, columns, depth, skip)
         while True:
             with told(path):
                 found = next(stretches, None)
@@ -404,10 +424,10 @@ def _stretches_of(
     file: pq.ParquetFile,
     columns: list[str] | None = None,
     depth: int | None = None,
-    without: Finished = _NOTHING,
+    skip: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     for index in range(file.num_row_groups):
-        if without.is_whole(index):
+        if skip(index):
             continue
         wanted = None
         if depth is not None:
