@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import outlook, results, runner
+from batchgen import outlook, plan, results, runner
 from batchgen.bookmark import Bookmark
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import Image
@@ -235,8 +235,8 @@ def _nearly_done(bench: Bench, rows: int) -> tuple[Path, Path]:
     """A manifest, and a run directory in which all of its tasks but the last thousand are done."""
     source, directory = bench.manifest("csv", rows), bench.folder / f"nearly-done-{rows}"
     directory.mkdir()
-    reading = manifests.Reading(model="gemini-3.1-flash-image-preview")
-    table = manifests.read(str(source), reading, snapshot=directory / jobs.MANIFEST, look=References().look)
+    job = jobs.resolve(str(source), {"provider": "simulator", "output": str(directory)})
+    table = plan.read_manifest(job, plan.checked(job, {}), directory / jobs.MANIFEST, References())
     _fill(directory, table, rows - BOUGHT)
     return source, directory
 
@@ -286,9 +286,9 @@ def _resumes(bench: Bench) -> None:
         if missing is not None:
             _forget(few, missing(2 * FEW))
             _forget(many, missing(MANY))
-            plan = min((bench.run(source, many.name, 0, backend=_PLAN) for _ in range(3)), key=_whole)
-            print(f"plan, 999,000 done, {where}: {plan['whole'] / read:.1f} x")
-            if plan["whole"] > BOUND_PLAN * read or plan["buy"] != BOUGHT:
+            told = min((bench.run(source, many.name, 0, backend=_PLAN) for _ in range(3)), key=_whole)
+            print(f"plan, 999,000 done, {where}: {told['whole'] / read:.1f} x")
+            if told["whole"] > BOUND_PLAN * read or told["buy"] != BOUGHT:
                 bench.broken.append(f"plan, {where}: after more than {BOUND_PLAN} x, or of other rows")
         before, after = bench.run(few_source, few.name, 0), bench.run(source, many.name, 0)
         bound = float("inf") if missing is None else BOUND_FIRST

@@ -111,50 +111,35 @@ class Known:
         if max(alike.values(), default=0) > _MOST:
             return Finished()
         places = pc.array_sort_indices(leads).cast(pa.uint32())
-        ordered = _Ordered(places, self._digests, self._numbers)
-        del self._digests, self._numbers
+        del leads
+        whole = pa.Array.from_buffers(pa.binary(DIGEST), count, [None, pa.py_buffer(self._digests)])
+        numbers = [_one(pa.chunked_array(parts, pa.int32())) for parts in self._numbers]
+        self._numbers = ([], [])
         left, statuses, start = array("I"), Counter[str](), 0
         for same in _edges(alike):
-            part = ordered.keys(start, sum(alike[lead] for lead in same))
+            part = places.slice(start, sum(alike[lead] for lead in same))
+            mine = keys_of(hex_texts(raw(whole.take(part))), *(_taken(those, part) for those in numbers))
             told = keys(f"{same.start:02x}", f"{same.stop:02x}" if same.stop < _LEADS else _BEHIND)
             good = [_listed(texts) for _, texts in told]
-            found = pc.index_in(part, value_set=pa.concat_arrays(good))
+            found = pc.index_in(mine, value_set=pa.concat_arrays(good))
             ends = pairwise(accumulate(map(len, good), initial=0))
             for (status, _), (first, end) in zip(told, ends, strict=True):
-                mine = pc.and_(pc.greater_equal(found, first), pc.less(found, end))
-                statuses[status] += mine.true_count
-            left.extend(places.slice(start, len(part)).filter(pc.is_null(found)).to_pylist())
+                those = pc.and_(pc.greater_equal(found, first), pc.less(found, end))
+                statuses[status] += those.true_count
+            left.extend(part.filter(pc.is_null(found)).to_pylist())
             start += len(part)
         pa.default_memory_pool().release_unused()
         return Finished(+statuses, self._tasks, array("I", sorted(left)))
 
 
-class _Ordered:
-    """Tasks in the order of the first bytes of their digests."""
-
-    def __init__(
-        self, places: pa.Array, digests: bytearray, numbers: tuple[list[pa.Array], list[pa.Array]]
-    ) -> None:
-        whole = pa.Array.from_buffers(pa.binary(DIGEST), len(places), [None, pa.py_buffer(digests)])
-        self._digests = whole.take(places)
-        self._numbers = [_taken(pa.chunked_array(parts, pa.int32()), places) for parts in numbers]
-
-    def keys(self, start: int, count: int) -> pa.Array:
-        """The keys of some."""
-        digests = hex_texts(raw(self._digests.slice(start, count)))
-        return keys_of(
-            digests,
-            *(
-                numbers if isinstance(numbers, pa.Scalar) else numbers.slice(start, count)
-                for numbers in self._numbers
-            ),
-        )
-
-
-def _taken(numbers: pa.ChunkedArray, places: pa.Array) -> pa.Array | pa.Scalar:
-    """Numbers in another order; one for all of them, where they are the same."""
+def _one(numbers: pa.ChunkedArray) -> pa.Array | pa.Scalar:
+    """Numbers end to end; one for all of them, where they are the same."""
     least, most = pc.min_max(numbers).values()
-    return least if least.equals(most) else numbers.combine_chunks().take(places)
+    return least if least.equals(most) else numbers.combine_chunks()
+
+
+def _taken(numbers: pa.Array | pa.Scalar, places: pa.Array) -> pa.Array | pa.Scalar:
+    return numbers if isinstance(numbers, pa.Scalar) else numbers.take(places)
 
 
 def _edges(alike: Counter[int]) -> Iterator[range]:

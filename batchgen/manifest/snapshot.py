@@ -326,7 +326,7 @@ class Manifest:
                     yield batch.chosen(pa.array(mine))
 
     def finished(self, keys: Keys) -> Finished:
-        """The tasks that are finished by their keys; some fifty bytes a task are held meanwhile."""
+        """The tasks that are finished by their keys; some forty bytes a task are held meanwhile."""
         known = Known()
         for stretch, rows in _stretches(self.path, [*Known.COLUMNS]):
             for part, variants in _expand(rows):
