@@ -50,6 +50,7 @@ def selected(
     only: frozenset[str] | None,
     *,
     without: Finished = _NOTHING,
+    counting: bool = False,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Standing | None]]]]:
     """
     The tasks a job is about: each batch with its indices and what the ledger knows of them and their parents.
@@ -57,13 +58,17 @@ def selected(
     They come in manifest order, those that continue others after all that continue fewer: level by level.
 
     :param without: what the job is known to leave as it is (`finished`).
+    :param counting: no task is made of them.
     """
     for level in range(manifest.levels):
         left = job.limit
         # The first so many tasks are those of the whole manifest.
-        for batch in manifest.batches(
-            level if manifest.levels > 1 and left is None else None, without=without
-        ):
+        batches = (
+            manifest.gathered(without=without)
+            if counting and manifest.levels == 1
+            else manifest.batches(level if manifest.levels > 1 and left is None else None, without=without)
+        )
+        for batch in batches:
             chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
             mine = (
                 [index for index in chosen if batch.depths[index] == level] if manifest.levels > 1 else chosen
@@ -116,14 +121,14 @@ def fates(
     without: Finished = _NOTHING,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Fate]]]]:
     """
-    What becomes of the tasks a job is about, foretold: in the batches and the order of `selected`.
+    What becomes of the tasks a job is about, foretold, in the order of `selected`; no task is made of them.
 
     Two bytes a task are held where rows continue others: what becomes of one hangs on what becomes of the
     other.
     """
     chained = manifest.levels > 1
     coming, lost = bytearray(manifest.tasks * chained), bytearray(manifest.tasks * chained)
-    for batch, chosen in selected(job, manifest, reader, only, without=without):
+    for batch, chosen in selected(job, manifest, reader, only, without=without, counting=True):
         met = []
         for index, state, standing in chosen:
             parent, comes = standing, False

@@ -78,12 +78,14 @@ def test_what_is_left_is_what_a_look_at_each_task_leaves(
     with closing(Reader(path)) as reader:
         found = selection.finished(snapshot, reader)
         left = [key for batch in snapshot.batches(without=found) for key in batch.keys]
+        counted = [key for batch in snapshot.gathered(without=found) for key in batch.keys]
         final = {
             key
             for key, state in reader.states(keys).items()
             if state.status is not Status.PENDING and not state.unsent
         }
     gone = set(keys) - set(left)
+    assert counted == left
     assert gone <= final
     assert left == [key for key in keys if key not in gone], "in the order of the manifest"
     assert found.tasks == len(gone)

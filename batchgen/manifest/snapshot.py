@@ -44,6 +44,8 @@ _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
 _READ_AHEAD: Final = 32
 """Tasks of which the cells are read at once: one by one they take four times as long."""
+_GATHERED: Final = 1024
+_GATHERED_BYTES: Final = 1 << 20
 _HELD_TASKS: Final = 512
 _HELD_BYTES: Final = 64 << 10
 """As stored: with all their variants those are 32 MB at most."""
@@ -66,6 +68,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def parts(self) -> tuple[pa.RecordBatch, pa.Array]:
+        """The row of each task, and its variant."""
+        return self._rows, self._variants
 
     def chosen(self, indices: pa.Array) -> Batch:
         """Some of its tasks."""
@@ -288,6 +295,7 @@ class Manifest:
         """Rows of the longest chain; 1 where no row continues another."""
         self.rows_hash = rows_of(said)
         """Where two snapshots have the same, they have the same rows in the same stretches."""
+        self._counted = [name for name in schema.names if name != "name" and not name.startswith(CARRIED)]
         carried = [field for field in schema if field.name.startswith(CARRIED)]
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
@@ -306,6 +314,33 @@ class Manifest:
             return
         for stretch, rows in _stretches(self.path, depth=depth, skip=without.is_whole):
             yield from _left(self._expanded(rows), without, without.start(stretch))
+
+    def gathered(self, *, without: Finished) -> Iterator[Batch]:
+        """
+        The same, what little is left of each stretch gathered, and without what makes a task of a row.
+
+        For whoever counts and goes through all of them: the first ones come later.
+        """
+        if self._held is not None:
+            yield from self.batches(without=without)
+            return
+        few: list[tuple[pa.RecordBatch, pa.Array]] = []
+        tasks = size = 0
+        for stretch, rows in _stretches(self.path, self._counted, skip=without.is_whole):
+            for batch in _left(self._expanded(rows), without, without.start(stretch)):
+                few.append(batch.parts)
+                tasks, size = tasks + len(batch), size + batch.parts[0].nbytes
+                if tasks >= _GATHERED or size >= _GATHERED_BYTES:
+                    yield self._joined(few)
+                    few, tasks, size = [], 0, 0
+        if few:
+            yield self._joined(few)
+
+    def _joined(self, parts: list[tuple[pa.RecordBatch, pa.Array]]) -> Batch:
+        rows = pa.Table.from_batches([part for part, _ in parts]).combine_chunks()
+        return Batch(
+            rows.to_batches()[0], pa.concat_arrays([variants for _, variants in parts]), self.carried
+        )
 
     def having(self, keys: Collection[str]) -> Iterator[Batch]:
         """Those of these tasks that are in it, in its order; sixteen bytes a row are held at first."""
