@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen import plan, providers, recovery
+from batchgen.bookmark import Bookmark
 from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
 from batchgen.errors import InputError
 from batchgen.forecast import Seen, cents, foretold
@@ -24,9 +27,12 @@ from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
 from batchgen.records import ZERO, Expect, Limit, Value
 from batchgen.references import References
+from batchgen.selection import left_alone
 from batchgen.survey import Standing, lengths, needs, survey, tokens
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from batchgen.forecast import Band
     from batchgen.job import Endpoint, Job
     from batchgen.manifest import Manifest
@@ -174,15 +180,16 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     _check_place(directory)
     plan.transport(job, endpoint)  # says what is wrong with the simulator's settings
     recovery.check_not_lost(directory / LEDGER)
+    bookmark = Bookmark(directory)
     reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
     try:
-        if reader is not None:
-            reader.check()
-            plan.check_not_mixed(directory, endpoint, reader)
-        with tempfile.TemporaryDirectory() as scratch:
-            manifest = plan.read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
+        with tempfile.TemporaryDirectory() as scratch, _looked_through(reader, bookmark):
+            if reader is not None:
+                plan.check_not_mixed(directory, endpoint, reader)
+            manifest = _manifest(job, endpoint, Path(scratch))
             plan.check_only(job, manifest, only)
-            found = survey(job, endpoint.provider, manifest, reader, only)
+            finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
+            found = survey(job, endpoint.provider, manifest, reader, only, finished=finished)
             room = _room(job, endpoint, manifest, reader, found.pictures)
         counted = ZERO if reader is None else reader.totals().counted_usd
         limit = Limit() if reader is None else reader.limit(endpoint.provider.base_url, endpoint.model.id)
@@ -193,6 +200,18 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     return _foreseen(
         job, endpoint, manifest, found, pace=pace, counted=counted, room=room, deadline=deadline, now=now
     )
+
+
+def _looked_through(reader: Reader | None, bookmark: Bookmark) -> AbstractContextManager[None]:
+    return nullcontext() if reader is None else bookmark.looked_through()
+
+
+def _manifest(job: Job, endpoint: Endpoint, scratch: Path) -> Manifest:
+    """The manifest, by a copy of the last run's: one that begins meanwhile may put another in its place."""
+    snapshot = scratch / MANIFEST
+    with suppress(OSError):  # then it is read as if there was none
+        shutil.copyfile(jobs.directory(job) / MANIFEST, snapshot)
+    return plan.read_manifest(job, endpoint, snapshot, References())
 
 
 def _check_place(directory: Path) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Attempt, Ledger, Reader
     from batchgen.limits import Pass
-    from batchgen.manifest import Manifest
+    from batchgen.manifest import Finished, Manifest
     from batchgen.records import Outcome, Task
     from batchgen.store import Store
     from batchgen.worker import Attempting, Blocking
@@ -168,6 +168,7 @@ class Purchase:
         crew: Crew,
         spent: Decimal,
         only: frozenset[str] | None,
+        finished: Finished,
         on_progress: Callable[[Progress], None] | None,
         on_event: Callable[[events.Event], None],
         signals: bool,
@@ -182,6 +183,7 @@ class Purchase:
         :param crew: makes the attempts.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
+        :param finished: what is left as it is without a look.
         :param on_progress: called with every settled attempt and once a second, on the event loop.
         :param on_event: takes what happens, for the log file; on the event loop.
         :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
@@ -210,6 +212,7 @@ class Purchase:
             manifest,
             reader,
             only,
+            finished=finished,
             ledger=ledger,
             provider=endpoint.provider.name,
             root=store.root,

@@ -30,6 +30,7 @@ import msgspec
 from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.bookmark import Bookmark
 from batchgen.crew import Workers
 from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
@@ -39,7 +40,7 @@ from batchgen.purchase import SIGNALS, Purchase, Stop
 from batchgen.records import Limit, Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
-from batchgen.selection import selected, wanted_again
+from batchgen.selection import left_alone, selected, wanted_again
 from batchgen.store import Store, write_whole
 from batchgen.version import __version__
 
@@ -176,18 +177,19 @@ def run(
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
-    with RunLock(directory), _log_of(job, endpoint) as log:
+    with RunLock(directory), Bookmark(directory) as bookmark, _log_of(job, endpoint) as log:
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
-            reader.check()
-            plan.check_not_mixed(directory, endpoint, reader)
             references = References()
-            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
-            plan.check_only(job, manifest, only)
+            with bookmark.looked_through():
+                plan.check_not_mixed(directory, endpoint, reader)
+                manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
+                plan.check_only(job, manifest, only)
+                finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
             store = Store(directory)
             space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
-            plan.check_room(job, endpoint, manifest, reader, only, space=space)
+            plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
             # Before the ledger forgets whose they are: a kill between would leave them for good.
             store.sweep(reader.unfinished())
             _begin(job, endpoint, manifest, ledger, store, command=command)
@@ -220,6 +222,7 @@ def run(
                 crew=crew,
                 spent=totals.counted_usd,
                 only=only,
+                finished=finished,
                 on_progress=on_progress,
                 on_event=tell,
                 signals=signals,
@@ -242,6 +245,7 @@ def run(
                 summary = _summary(
                     job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
                 )
+            bookmark.put(manifest)
             tell(_over(summary))
             return summary
 

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from batchgen import lock, providers, recovery, results
+from batchgen.bookmark import Bookmark
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.imaging import Check
 from batchgen.inspection import Inspection, Kind
@@ -103,7 +104,7 @@ def verify(
     if not (path.is_file() or (directory / TABLE).is_file()):
         recovery.check_not_lost(path)
         raise InputError(f"{directory}: no ledger here; is this a run directory?")
-    with lock.RunLock(directory):
+    with lock.RunLock(directory), Bookmark(directory):
         restored = _restored(directory)
         with closing(Ledger(path)) as ledger:
             return _audited(directory, check, on_progress, live=False, ledger=ledger, restored=restored)
