@@ -285,6 +285,12 @@ class Gate:
         """Seconds until the cool-down ends; 0 when the gate is open."""
         return max(0.0, self._opens_at - self._clock())
 
+    def is_free(self, tokens: float) -> bool:
+        """Whether a request may start at once, with nobody before it and no quota to be tried."""
+        now = self._clock()
+        weight = tokens if self._learned.value is None else self._learned.value
+        return not self._alone and not self._turn.locked() and self._earliest(now, weight) <= now
+
     async def enter(self, tokens: float) -> Pass:
         """
         Wait until a request may start now, and book it.
