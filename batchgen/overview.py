@@ -78,6 +78,10 @@ class Overview(Value, frozen=True, kw_only=True):
     """Requests of this run that were answered 429."""
     retried: int
     """Requests of this run that failed in a way that is tried again, 429 aside."""
+    late: int
+    """Good answers of this run that came after another request for their row had brought one (`--hedge`)."""
+    late_usd: Decimal
+    """What those cost: a part of `wasted_usd`."""
     prompt_tokens: int
     text_tokens: int
     """All output that is no picture, reasoning included."""
@@ -125,6 +129,7 @@ _NOTHING = Moment(
     run=None,
     answered={},
     run_usd=ZERO,
+    late_usd=ZERO,
     open=0,
     reserved_usd=ZERO,
     latest=(),
@@ -190,6 +195,8 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         requests=totals.requests,
         rate_limited=sum(moment.answered.get(kind, 0) for kind in _SLOW),
         retried=sum(moment.answered.get(kind, 0) for kind in _TRIED_AGAIN),
+        late=moment.answered.get(ErrorClass.LATE, 0),
+        late_usd=moment.late_usd,
         prompt_tokens=totals.usage.prompt_tokens,
         text_tokens=totals.usage.text_tokens,
         image_tokens=totals.usage.image_tokens,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 import msgspec
 
 from batchgen import events, limits, pricing, providers, retry
@@ -386,6 +386,7 @@ class Purchase:
         return await self._settle(flight, outcome, leave, hold)
 
     async def _submit(self, flight: Flight) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # it may have lost by now, and is free
         flight.sent = True
         await self._ledger.submitted(flight.attempt, now=self._now())
         self.counts.requests += 1

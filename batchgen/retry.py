@@ -196,8 +196,8 @@ RULES: Mapping[ErrorClass, Rule] = {
     ),
     ErrorClass.LATE: Rule(
         action=Action.FAIL,
-        status=Status.SUCCEEDED,
-        remedy="The row has its picture from another request; without --hedge each is asked for once.",
+        status=Status.FAILED,  # of none: another request has ended the task
+        remedy="The row has its picture from another request; without --hedge it is asked for once.",
     ),
 }
 

@@ -87,6 +87,12 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows this run brought to their picture, or to their words."""
     requests: int
     """Requests this run sent."""
+    hedges: int
+    """Those of them that asked once more while another one was in flight, and late (`--hedge`)."""
+    hedges_won: int
+    """Those of them that came first."""
+    hedges_usd: Decimal
+    """What the losers of those races count for, whichever of two each was; a part of `counted_usd`."""
     prompt_tokens: int
     text_tokens: int
     image_tokens: int
@@ -486,6 +492,9 @@ def _summary(
         not_looked_at=0 if seen is None else seen.left,
         bought=counts.succeeded,
         requests=counts.requests,
+        hedges=counts.hedges,
+        hedges_won=counts.hedges_won,
+        hedges_usd=counts.hedges_usd,
         prompt_tokens=tally.prompt_tokens,
         text_tokens=tally.text_tokens,
         image_tokens=tally.image_tokens,

@@ -244,6 +244,7 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
+    parts.append(f"{progress.hedges} hedged" if progress.hedges else "")
     parts.append(f"quota: next in {span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
@@ -262,6 +263,11 @@ def _told(summary: Summary) -> list[str]:
     if summary.spent_usd != summary.cost_usd or summary.run_usd not in (0, summary.spent_usd):
         lines.append(
             f"  spent     ${summary.run_usd:,.4f} now, ${summary.spent_usd:,.4f} ever in this directory"
+        )
+    if summary.hedges:
+        lines.append(
+            f"  hedged    {summary.hedges:,} asked again for what was late, {summary.hedges_won:,} came first;"
+            f" ${summary.hedges_usd:,.4f} for those that came second"
         )
     if summary.uncertain:
         lines.append(
