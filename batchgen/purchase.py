@@ -124,7 +124,7 @@ class Counts:
         self.requests = 0
         self.run_usd = ZERO
         self.hedges = 0
-        """Requests that asked once more beside a late one."""
+        """Requests that asked once more beside a late one, or are about to."""
         self.hedges_won = 0
         """Those of them that brought what was asked for first."""
         self.hedges_usd = ZERO
@@ -335,8 +335,11 @@ class Purchase:
             if now - flight.began > patience and item.could_be_hedged(self._job.attempts):
                 others = self._pool.inflight + self._pool.retrying
                 item.hedge = self._purse.spare(item.task, others=others)
-                item.hedged = item.hedge is not None
-                return item if item.hedged else None
+                if item.hedge is None:
+                    return None
+                item.hedged = True
+                self.counts.hedges += 1
+                return item
         return None
 
     async def _hedge(self, item: Item, number: int, hold: Reservation) -> float | None:
@@ -355,6 +358,7 @@ class Purchase:
         """Do not hedge after all; it may be tried again."""
         self._purse.release(hold)
         item.hedged = False
+        self.counts.hedges -= 1
 
     async def _fly(
         self, item: Item, number: int, leave: Pass, hold: Reservation, *, hedge: bool
@@ -390,7 +394,6 @@ class Purchase:
         flight.sent = True
         await self._ledger.submitted(flight.attempt, now=self._now())
         self.counts.requests += 1
-        self.counts.hedges += flight.hedge
 
     async def _reserve(self, task: Task) -> Reservation | None:
         """Money for one request; None when there is none left, or the run is ending."""
@@ -549,6 +552,7 @@ class Purchase:
     def _book(self, flight: Flight, outcome: Outcome, hold: Reservation) -> None:
         counted = self._purse.book(flight.item.task, outcome, hold)
         self.counts.run_usd += outcome.cost_usd or ZERO
+        self.counts.hedges -= flight.hedge and not flight.sent
         self.counts.hedges_usd += counted if flight.lost else ZERO
         if outcome.images:
             self._disk.observe(sum(image.bytes for image in outcome.images))

@@ -327,7 +327,10 @@ class Night(Nights):
         self.life = Life(folder)
         self.rpm = rng.choice((None, 60.0) if slow else (None, None, 3.0, 12.0, 60.0))
         super().__init__(
-            folder, _settings(seed, rng, self.rpm, slow), backend=("asyncio", "trio")[seed % 2], endpoint=Watched
+            folder,
+            _settings(seed, rng, self.rpm, slow),
+            backend=("asyncio", "trio")[seed % 2],
+            endpoint=Watched,
         )
         self.manuscript = Manuscript([])
         for _ in range(rng.randint(1, 4) + (6 if slow else 0)):
@@ -630,7 +633,8 @@ class Audit:
             kind = ErrorClass(self.tasks[key]["error_class"] or ErrorClass.BLOCKED)
             rule = RULES[kind]
             final = self.tasks[key]["status"] != "pending" and rule.action is Action.RETRY
-            if not final or (kind is ErrorClass.UNCERTAIN and self.night.skipping):
+            skipped = self.tasks[key]["status"] == "uncertain" and self.night.skipping
+            if not final or skipped:
                 continue
             same = sum(attempt.error_class == kind for attempt in attempts)
             latest = [attempt for attempt in attempts if attempt.run == attempts[-1].run]

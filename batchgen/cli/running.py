@@ -266,8 +266,8 @@ def _told(summary: Summary) -> list[str]:
         )
     if summary.hedges:
         lines.append(
-            f"  hedged    {summary.hedges:,} asked again for what was late, {summary.hedges_won:,} came first;"
-            f" ${summary.hedges_usd:,.4f} for those that came second"
+            f"  hedged    {summary.hedges:,} requests asked again for late ones, {summary.hedges_won:,}"
+            f" came first; ${summary.hedges_usd:,.4f} for those that came second"
         )
     if summary.uncertain:
         lines.append(
