@@ -19,6 +19,7 @@ from batchgen import job as jobs
 from batchgen import runner, stragglers
 from batchgen.job import LEDGER
 from batchgen.simulator import Decided, Endpoint, Faults, Reply, Settings
+from tests.chaos import FLASH, Audit, Life, Manuscript, Night, Row, Watched
 from tests.nights import Nights
 from tests.test_simulator import served_simulator
 
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.virtual_time
 
 USUAL = 10.0
 """Seconds of an answer that is not in the script; so a request is late after as many."""
+KILLS = 6
 QUICK = "".join(f"q{n},quick {n},\n" for n in range(6))
 
 
@@ -223,6 +225,51 @@ def test_a_stop_begins_no_hedge_and_waits_for_no_loser(memory: Path) -> None:
     assert [kind for kind, _, _ in race.attempts("late")] == ["uncertain", None]
 
 
+class Doubled(Scripted, Watched):
+    """Says at which step of its process it was asked what."""
+
+    def _admitted(self, draw: Draw) -> Reply | Decided:
+        self.steps = [*getattr(self, "steps", []), self.life.steps]
+        return super()._admitted(draw)
+
+
+def doubled(folder: Path) -> Night:
+    folder.mkdir()
+    night = Night(folder, 0, slow=0.1)
+    night.endpoint = Doubled({"late": good(60, 12), "later": good(80, 90)}, night.clock)
+    night.rpm = night.budget = None
+    night.attempts = 5
+    night.values = {"hedge": True, "concurrency": 8, "rpm": None}
+    prompts = ["quick", "quick too", "quick as well", "late", "later"]
+    night.manuscript = Manuscript([Row(f"row {at}", prompt, FLASH, 1) for at, prompt in enumerate(prompts)])
+    return night
+
+
+def test_wherever_a_run_dies_with_two_requests_in_flight_the_next_one_buys_no_row_too_often(
+    memory: Path,
+) -> None:
+    whole = doubled(memory / "whole")
+    life = Life(whole.directory)
+    whole._run(life)
+    Audit(whole).check(final=True)
+    assert isinstance(whole.endpoint, Doubled)
+    begun = whole.endpoint.steps[-2]
+    assert [whole.happened[what] for what in ("losers cut off", "losers that came late")] == [1, 1]
+    found: Counter[str] = Counter()
+    for kill in range(begun - 2, life.steps, max(1, (life.steps - begun) // KILLS)):
+        night = doubled(memory / f"killed at {kill}")
+        assert night._run(Life(night.directory, kill=kill)) is None
+        night.killed = {1}
+        night._finish()
+        Audit(night).check(final=True)
+        assert {row["status"] for row in night.table()} == {"succeeded"}
+        asked = Counter(seen.content[0] for seen in night.endpoint.log)
+        assert max(asked.values()) <= 3, asked
+        found[f"{asked['late']} requests for one, {asked['later']} for the other"] += 1
+    print(dict(found))
+    assert len(found) > 1
+
+
 def test_a_row_that_continues_a_late_one_goes_on_from_the_picture_that_counts(memory: Path) -> None:
     race = Race(memory, "asyncio", late=good(300, 12))
     race.write(race.manifest.read_text() + "child,child,late\n")
@@ -233,36 +280,28 @@ def test_a_row_that_continues_a_late_one_goes_on_from_the_picture_that_counts(me
     assert ("child" in prompt, at >= 22) == (True, True)
 
 
-def test_a_chosen_few_more_requests_are_never_more_than_the_hands(memory: Path) -> None:
-    nights = Nights(memory, Settings(paint=False, faults=Faults(slow=0.05)))
-    nights.rows(60)
-    most = []
-    summary = nights.run(
-        hedge=True,
-        concurrency=12,
-        timeout=900.0,
-        on_progress=lambda progress: most.append(progress.in_flight),
-    )
-    assert summary.hedges > 0
-    assert max(most) <= 12
-
-
 def test_the_end_of_a_run_is_not_held_up_by_a_few_slow_answers(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    took, cost = {}, {}
+    took, cost, flying = {}, {}, []
     for hedge in (False, True):
         folder = memory / str(hedge)
         folder.mkdir()
         nights = Nights(folder, Settings(paint=False, faults=Faults(slow=0.01)))
-        nights.rows(200)
-        summary = nights.run(hedge=hedge, concurrency=40, timeout=900.0)
-        assert summary.bought == 200
+        nights.rows(120)
+        summary = nights.run(
+            hedge=hedge,
+            concurrency=30,
+            timeout=900.0,
+            on_progress=lambda progress: flying.append(progress.in_flight),
+        )
+        assert summary.bought == 120
         took[hedge], cost[hedge] = nights._now, nights.endpoint.account.usd
     print(f"{took[True] / took[False]:.0%} of the time, {cost[True] / cost[False] - 1:+.1%} of the cost")
     assert took[True] < 0.7 * took[False]
     assert cost[False] < cost[True] < cost[False] * Decimal("1.05")
+    assert max(flying) == 30
 
 
 @pytest.mark.blocks

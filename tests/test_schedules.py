@@ -36,8 +36,8 @@ AT_LEAST = {
     "rows shuffled": 3,
 }
 """What must have happened in every hundred nights, so that they cannot go blind."""
-HEDGED = 15
-OF_HEDGES = {"kills": 5, "hedges that won": 3, "losers cut off": 3, "losers that came late": 3}
+HEDGED = 8
+OF_HEDGES = {"kills": 4, "hedges that won": 3, "losers cut off": 3, "losers that came late": 3}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
