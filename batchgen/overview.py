@@ -77,7 +77,12 @@ class Overview(Value, frozen=True, kw_only=True):
     rate_limited: int
     """Requests of this run that were answered 429."""
     retried: int
-    """Requests of this run that failed in a way that is tried again, 429 aside."""
+    """
+    Requests of this run that failed in a way that is tried again, 429 aside; where it hedges, also those that
+    were not waited for.
+    """
+    hedge: bool
+    """Whether what is late is asked for once more (`--hedge`)."""
     late: int
     """Good answers of this run that came after another request for their row had brought one (`--hedge`)."""
     late_usd: Decimal
@@ -143,6 +148,7 @@ class Told(Value, frozen=True, kw_only=True):
     budget: float | None = None
     limit: int | None = None
     only: str | None = None
+    hedge: bool = False
 
 
 def look(directory: Path, *, now: int, host: str) -> Overview:
@@ -195,6 +201,7 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         requests=totals.requests,
         rate_limited=sum(moment.answered.get(kind, 0) for kind in _SLOW),
         retried=sum(moment.answered.get(kind, 0) for kind in _TRIED_AGAIN),
+        hedge=told.hedge,
         late=moment.answered.get(ErrorClass.LATE, 0),
         late_usd=moment.late_usd,
         prompt_tokens=totals.usage.prompt_tokens,

@@ -35,7 +35,8 @@ from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
-from batchgen.purchase import SIGNALS, Purchase, Stop
+from batchgen.progress import SIGNALS, Stop
+from batchgen.purchase import Purchase
 from batchgen.records import Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.worker import Blocking

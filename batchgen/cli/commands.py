@@ -104,7 +104,8 @@ def commands() -> None:
 @click.option(
     "--hedge",
     is_flag=True,
-    help="Ask once more for what is late when nothing else is left to do; the first picture counts.",
+    help="Ask once more for what is late when nothing else is left to do: the first picture counts, both are"
+    " paid for.",
 )
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
 @click.option(
