@@ -65,6 +65,8 @@ class Attempt(Value, frozen=True, kw_only=True, tag_field="event", tag="attempt"
     task_key: str
     attempt: int
     """Which request of this run for this task it is, from 1."""
+    hedge: bool
+    """Whether it was sent while the one before was in flight, and late."""
     model: str
     error_class: str | None
     """None where it brought what was asked for."""
@@ -150,7 +152,7 @@ EVENTS: tuple[type[Event], ...] = (
 )  # fmt: skip
 
 
-def attempted(task: Task, outcome: Outcome, *, number: int) -> Attempt:
+def attempted(task: Task, outcome: Outcome, *, number: int, hedge: bool) -> Attempt:
     """What one request came to."""
     failed = outcome.kind is not None
     cost = outcome.cost_usd
@@ -159,6 +161,7 @@ def attempted(task: Task, outcome: Outcome, *, number: int) -> Attempt:
         variant=task.variant,
         task_key=task.key,
         attempt=number,
+        hedge=hedge,
         model=task.model,
         error_class=outcome.kind,
         message=outcome.message,

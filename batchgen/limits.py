@@ -124,6 +124,12 @@ class Gate:
             felt=None if felt is None else round(felt * 60, 1), stated=max(self._stated, default=None)
         )
 
+    def is_free(self, tokens: float) -> bool:
+        """Whether a request may start at once, with nobody before it and no quota to be tried."""
+        now = self._clock()
+        weight = tokens if self._learned.value is None else self._learned.value
+        return not self._alone and not self._turn.locked() and self._earliest(now, weight) <= now
+
     async def enter(self, tokens: float) -> Pass:
         """
         Wait until a request may start now, and book it.

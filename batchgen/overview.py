@@ -77,7 +77,16 @@ class Overview(Value, frozen=True, kw_only=True):
     rate_limited: int
     """Requests of this run that were answered 429."""
     retried: int
-    """Requests of this run that failed in a way that is tried again, 429 aside."""
+    """
+    Requests of this run that failed in a way that is tried again, 429 aside; where it hedges, also those that
+    were not waited for.
+    """
+    hedge: bool
+    """Whether what is late is asked for once more (`--hedge`)."""
+    late: int
+    """Good answers of this run that came after another request for their row had brought one (`--hedge`)."""
+    late_usd: Decimal
+    """What those cost: a part of `wasted_usd`."""
     prompt_tokens: int
     text_tokens: int
     """All output that is no picture, reasoning included."""
@@ -127,6 +136,7 @@ _NOTHING = Moment(
     run=None,
     answered={},
     run_usd=ZERO,
+    late_usd=ZERO,
     open=0,
     reserved_usd=ZERO,
     latest=(),
@@ -141,6 +151,7 @@ class Told(Value, frozen=True, kw_only=True):
     budget: float | None = None
     limit: int | None = None
     only: str | None = None
+    hedge: bool = False
 
 
 def look(directory: Path, *, now: int, host: str) -> Overview:
@@ -193,6 +204,9 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         requests=totals.requests,
         rate_limited=sum(moment.answered.get(kind, 0) for kind in _SLOW),
         retried=sum(moment.answered.get(kind, 0) for kind in _TRIED_AGAIN),
+        hedge=told.hedge,
+        late=moment.answered.get(ErrorClass.LATE, 0),
+        late_usd=moment.late_usd,
         prompt_tokens=totals.usage.prompt_tokens,
         text_tokens=totals.usage.text_tokens,
         image_tokens=totals.usage.image_tokens,

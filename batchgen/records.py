@@ -77,6 +77,8 @@ class ErrorClass(StrEnum):
     """The row this one continues has no picture: nothing was sent."""
     UNWRITTEN = "unwritten"
     """A picture that came and could not be written; it was bought."""
+    LATE = "late"
+    """A good answer that came after another request for the same task (a hedge) had brought one."""
 
 
 class Expect(StrEnum):

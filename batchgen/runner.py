@@ -36,7 +36,8 @@ from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
-from batchgen.purchase import SIGNALS, Purchase, Stop
+from batchgen.progress import SIGNALS, Stop
+from batchgen.purchase import Purchase
 from batchgen.records import Limit, Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.worker import Blocking
@@ -88,6 +89,12 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows this run brought to their picture, or to their words."""
     requests: int
     """Requests this run sent."""
+    hedges: int
+    """Those of them that asked once more while another one was in flight, and late (`--hedge`)."""
+    hedges_won: int
+    """Those of them that came first."""
+    hedges_usd: Decimal
+    """What the losers of those races count for, whichever of two each was; a part of `counted_usd`."""
     prompt_tokens: int
     text_tokens: int
     image_tokens: int
@@ -492,6 +499,9 @@ def _summary(
         not_looked_at=0 if seen is None else seen.left,
         bought=counts.succeeded,
         requests=counts.requests,
+        hedges=counts.hedges,
+        hedges_won=counts.hedges_won,
+        hedges_usd=counts.hedges_usd,
         prompt_tokens=tally.prompt_tokens,
         text_tokens=tally.text_tokens,
         image_tokens=tally.image_tokens,

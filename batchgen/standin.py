@@ -97,7 +97,7 @@ class StandIn:
     async def attempt(
         self,
         task: Task,
-        stem: Callable[[], str],
+        stem: Callable[[], Awaitable[str | None]],
         *,
         sending: Callable[[], Awaitable[None]],
     ) -> Outcome:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen import runner
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.simulator.answers import Draw
 
 BACKENDS = ("asyncio", "trio")

@@ -23,7 +23,7 @@ from batchgen import __version__
 from batchgen.cli import cli, commands, running
 from batchgen.cli.counting import limit_told
 from batchgen.job import Job
-from batchgen.purchase import Progress
+from batchgen.progress import Progress
 from batchgen.records import Limit
 
 if TYPE_CHECKING:
@@ -676,6 +676,7 @@ def test_what_was_found_out_of_a_limit_is_told_with_who_says_so(
         failed=0,
         in_flight=0,
         waiting=0,
+        hedges=0,
         spent_usd=Decimal(0),
         cooling=0.0,
         rate_limit=limit,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.runner import Summary
     from batchgen.simulator.answers import Draw
 

@@ -34,9 +34,10 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _OF_A_NIGHT = frozenset(
     {
-        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
-        "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
-        "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet", "verbose",
+        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "hedge", "drain",
+        "max_failure_rate", "budget", "on_daily_quota", "limit", "only", "again", "retry_failed",
+        "on_uncertain", "variants", "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet",
+        "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -100,6 +101,12 @@ def commands() -> None:
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, never passed.")
 @click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
+@click.option(
+    "--hedge",
+    is_flag=True,
+    help="Ask once more for what is late when nothing else is left to do: the first picture counts, both are"
+    " paid for.",
+)
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
 @click.option(
     "--drain", type=float, metavar="S", help="Seconds to land after a signal.  [default: as --timeout]"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchgen.job import Job
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.runner import Summary
 
 _LINE_EVERY = 30.0
@@ -229,6 +229,7 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
+    parts.append(f"{progress.hedges} hedged" if progress.hedges else "")
     limit = progress.rate_limit.per_minute
     about = "~" if limit == progress.rate_limit.felt else ""
     parts.append("" if limit is None else f"limit {about}{limit:,.0f}/min")
@@ -250,6 +251,11 @@ def _told(summary: Summary) -> list[str]:
     if summary.spent_usd != summary.cost_usd or summary.run_usd not in (0, summary.spent_usd):
         lines.append(
             f"  spent     ${summary.run_usd:,.4f} now, ${summary.spent_usd:,.4f} ever in this directory"
+        )
+    if summary.hedges:
+        lines.append(
+            f"  hedged    {summary.hedges:,} requests asked again for late ones, {summary.hedges_won:,}"
+            f" came first; ${summary.hedges_usd:,.4f} for those that came second"
         )
     if summary.uncertain:
         lines.append(

@@ -222,7 +222,10 @@ def _requests(seen: Overview) -> str:
     if seen.rate_limited:
         parts.append(f"{seen.rate_limited:,} answered 429")
     if seen.retried:
-        parts.append(f"{seen.retried:,} failed and were tried again")
+        unawaited = ", or were not waited for" if seen.hedge else ""
+        parts.append(f"{seen.retried:,} failed and were tried again{unawaited}")
+    if seen.late:
+        parts.append(f"{seen.late:,} came after another one for their row, ${seen.late_usd:,.4f}")
     return f"  requests  {', '.join(parts)}"
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchgen.ledger.reader import Failed, Reader, Run, Totals, told
 from batchgen.ledger.schema import usd
-from batchgen.records import Limit, Value
+from batchgen.records import ErrorClass, Limit, Value
 
 LATEST = 1024
 """Attempts that are looked at one by one, at most, beside those in flight: so many tell how fast it goes."""
@@ -33,6 +33,8 @@ class Moment(Value, frozen=True, kw_only=True):
     """Settled attempts of that run by error class; '' where they were good."""
     run_usd: Decimal
     """What they cost."""
+    late_usd: Decimal
+    """The part of it for answers that came after another request's for the same task."""
     open: int
     """Attempts that are not settled: in flight, or left by a run that died."""
     reserved_usd: Decimal
@@ -77,6 +79,7 @@ class Onlooker(Reader):
             run=run,
             answered={kind: count for kind, count, _ in answered},
             run_usd=usd(sum(cost for _, _, cost in answered)),
+            late_usd=usd(sum(cost for kind, _, cost in answered if kind == ErrorClass.LATE)),
             open=unsettled,
             reserved_usd=usd(reserved),
             latest=tuple(Latest(started, settled, bool(good)) for started, settled, good in latest),

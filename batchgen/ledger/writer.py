@@ -48,6 +48,32 @@ UPDATE tasks SET (prompt_tokens, text_tokens, image_tokens, total_tokens, cost, 
 
 
 _NOTE_LIMIT = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)"
+# What an attempt adds to its task, and what the task is from then on.
+_SUMMED = """
+attempts = attempts + :counts,
+prompt_tokens = prompt_tokens + :prompt, text_tokens = text_tokens + :text_tokens,
+image_tokens = image_tokens + :image, total_tokens = total_tokens + :total,
+quality = max(quality, :quality),
+cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
+billed = coalesce(billed + :billed, billed, :billed),
+credits = coalesce(credits + :credits, credits, :credits)"""
+_TOLD = """
+status = :status, uncertain = uncertain + :uncertain,
+images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
+finish_reason = :finish_reason, error_class = :error_class,
+error_message = :error_message, request_id = :request_id,
+started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency"""
+_COUNT_UNANSWERED = """
+UPDATE tasks SET attempts = attempts + (SELECT count(*) FROM attempts
+  WHERE attempts.key = tasks.key AND settled_at IS NULL AND submitted_at IS NOT NULL)
+WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)
+"""
+_CALL_UNCERTAIN = """
+UPDATE tasks SET error_class = 'uncertain', uncertain = uncertain + 1,
+  error_message = 'the run ended before the answer was recorded; the request may have been billed'
+WHERE status = 'pending'
+  AND key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)
+"""
 
 
 class _Ticket(Generic[T]):
@@ -362,7 +388,7 @@ class Ledger:
         attempt: Attempt,
         outcome: Outcome,
         *,
-        status: Status,
+        status: Status | None,
         counts: bool,
         in_credits: Decimal | None,
         now: int,
@@ -370,7 +396,8 @@ class Ledger:
         """
         Note what an attempt came to and where its task stands now, in one transaction.
 
-        :param status: `PENDING` while the task will be tried again.
+        :param status: `PENDING` while the task will be tried again; None where another attempt has ended the
+            task: then only its sums change.
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
         """
@@ -476,7 +503,7 @@ def fold(stem: str) -> str:
 
 
 def _values(
-    outcome: Outcome, *, status: Status, counts: bool, in_credits: Decimal | None, now: int
+    outcome: Outcome, *, status: Status | None, counts: bool, in_credits: Decimal | None, now: int
 ) -> dict[str, object]:
     usage, cost = outcome.usage, nano(outcome.cost_usd)
     failed = outcome.kind is not None
@@ -504,7 +531,8 @@ def _values(
         "request_id": outcome.request_id,
         "http_status": outcome.http_status,
         "started_at": outcome.started_at,
-        "latency": outcome.latency,
+        # Who was cut off because another one was faster has none.
+        "latency": outcome.latency if status is not None else outcome.latency or None,
         "now": now,
     }
 
@@ -520,23 +548,10 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
         """,
         values,
     )
-    connection.execute(
-        """
-        UPDATE tasks SET status = :status, attempts = attempts + :counts, uncertain = uncertain + :uncertain,
-          prompt_tokens = prompt_tokens + :prompt, text_tokens = text_tokens + :text_tokens,
-          image_tokens = image_tokens + :image, total_tokens = total_tokens + :total,
-          quality = max(quality, :quality),
-          cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
-          billed = coalesce(billed + :billed, billed, :billed),
-          credits = coalesce(credits + :credits, credits, :credits),
-          images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
-          finish_reason = :finish_reason, error_class = :error_class,
-          error_message = :error_message, request_id = :request_id,
-          started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency
-        WHERE key = :key
-        """,
-        values,
-    )
+    if values["status"] is None:
+        connection.execute(f"UPDATE tasks SET {_SUMMED} WHERE key = :key", values)  # noqa: S608
+    else:
+        connection.execute(f"UPDATE tasks SET {_SUMMED}, {_TOLD} WHERE key = :key", values)  # noqa: S608
 
 
 def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) -> None:
@@ -556,14 +571,14 @@ def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) 
 
 
 def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
-    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
-    connection.execute(
-        "UPDATE tasks SET error_class = 'uncertain',"
-        " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
-        " (attempts, uncertain) = (SELECT tasks.attempts + count(*), tasks.uncertain + count(*) FROM attempts"
-        " WHERE attempts.key = tasks.key AND settled_at IS NULL AND submitted_at IS NOT NULL)"
-        " WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)"
-    )
+    """
+    What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free.
+
+    Two for one task, of which one was to make up for the lateness of the other, are held against it as one:
+    it is asked for once more as others are. Against a task that another request has ended, none is.
+    """
+    connection.execute(_COUNT_UNANSWERED)
+    connection.execute(_CALL_UNCERTAIN)
     connection.execute(
         "UPDATE attempts SET settled_at = :now, error_class ="
         " CASE WHEN submitted_at IS NULL THEN 'unreachable'"

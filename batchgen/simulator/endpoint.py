@@ -182,6 +182,7 @@ class Endpoint:
         self.account.book(draw.offer.model, answer.tokens, draw.key)
         usual = self.settings.latency_of(draw.offer.model.id)
         delay = draw.random.lognormvariate(math.log(usual.median), usual.spread) * self.settings.latency
+        delay *= self.settings.slowness if draw.fault == "slow" else 1
         ending = _ENDINGS.get(draw.fault or "", Ending.WHOLE)
         said = self._quota_headers()
         return Decided(draw=draw, answer=answer, delay=delay, ending=ending, headers=said)

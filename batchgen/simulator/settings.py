@@ -37,6 +37,8 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The connection closes in the middle of the body: billed."""
     hang: float = 0.0
     """No answer until the client gives up: billed."""
+    slow: float = 0.0
+    """A whole answer that takes `slowness` times as long: billed."""
     bad_json: float = 0.0
     """A whole body that is half a JSON document: billed."""
     bad_base64: float = 0.0
@@ -108,6 +110,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """1.0: medians of 12 s (flash) and 25 s (pro), and the `latencies` as they stand; 0.0: none."""
     latencies: Mapping[str, Latency] = {}
     """By model id, in place of those medians."""
+    slowness: float = 20.0
+    """How many times as long an answer takes that suffers the fault `slow`."""
     faults: Faults = Faults()
     shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
     """Where the picture stands in the answer; see `bodies`."""
@@ -131,7 +135,7 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.latencies.get(model) or (_PRO if "pro" in model else _FLASH)
 
     def __post_init__(self) -> None:
-        least = {"calm": 0, "burst": 1, "latency": 0}
+        least = {"calm": 0, "burst": 1, "latency": 0, "slowness": 1}
         for name, lowest in least.items():
             if not getattr(self, name) >= lowest:
                 raise InputError(f"simulator {name}: {getattr(self, name)} is less than {lowest}")
