@@ -36,7 +36,7 @@ MAX_PIXELS = 1024**3 // 4 // 3
 # each scan of a progressive JPEG a pass over all its pixels: a small file could take hours.
 _MOST_PARTS = 65_536
 _MOST_SCANS = 100
-# Bytes a decoder is given at once: between two pieces it must take the interpreter back from all other threads.
+# Bytes a decoder is given at once: between two pieces it must take the interpreter back from other threads.
 # Below the 128 KB from which on glibc asks the kernel for memory, and gives it back, with every piece.
 _PIECE = 120 * 1024
 # Above, pictures are decoded one at a time: a lossless WebP of a few bytes may take a gigabyte.

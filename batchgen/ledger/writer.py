@@ -335,7 +335,6 @@ class Ledger:
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
-
         together = attempt.ticket in self._waiting
         if together:  # no row needs to be changed that is not there yet
             attempt.submitted_at = now
