@@ -216,6 +216,33 @@ async def test_who_is_cancelled_before_its_turn_has_written_nothing(path: Path) 
         assert {state.status for state in reader.states(["k", "l"]).values()} == {Status.PENDING}
 
 
+async def test_who_is_cancelled_before_its_submission_is_on_disk_has_not_submitted(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        early, late, sent = (intended(ledger, key, stem=key) for key in ("early", "late", "sent"))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.submitted(early, now=3)
+        await ledger.submitted(sent, now=3)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.submitted(late, now=3)  # its start is on disk, with what was sent
+    with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
+        begin(next_one)
+        states = reader.states(["early", "late", "sent"])
+    assert {key: state.uncertain for key, state in states.items()} == {"early": 0, "late": 0, "sent": 1}
+
+
+async def test_a_submission_counts_whether_its_start_is_on_disk_or_not(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        first = intended(ledger, "first", stem="first")
+        await ledger.submitted(intended(ledger, "second", stem="second"), now=3)
+        await ledger.submitted(first, now=3)
+    with closing(Reader(path)) as reader:
+        assert reader.totals().requests == 2
+
+
 async def test_a_folder_that_is_closed_for_writing_is_read_without_files_beside_the_ledger(
     ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,21 +115,23 @@ class Orphan(Value, frozen=True, kw_only=True):
 class Attempt:
     """One request that is about to be made; its number and file name are known once it is submitted."""
 
-    __slots__ = ("_ticket", "key")
+    __slots__ = ("key", "submitted_at", "ticket")
 
-    def __init__(self, key: str, ticket: _Ticket[tuple[int, str]]) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self._ticket = ticket
+        self.submitted_at: int | None = None
+        """What is noted with its start, if it is known by then."""
+        self.ticket: _Ticket[tuple[int, str]]
 
     @property
     def id(self) -> int:
         """Its number in the ledger."""
-        return self._ticket.value()[0]
+        return self.ticket.value()[0]
 
     @property
     def stem(self) -> str:
         """The file it may fill, without extension."""
-        return self._ticket.value()[1]
+        return self.ticket.value()[1]
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
@@ -363,25 +365,34 @@ class Ledger:
                 parent_sha=parent_sha,
             )
             cursor = connection.execute(
-                "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
-                (key, self.run, now, nano(reserved)),
+                "INSERT INTO attempts (key, run, started_at, submitted_at, reserved) VALUES (?, ?, ?, ?, ?)",
+                (key, self.run, now, attempt.submitted_at, nano(reserved)),
             )
             return cursor.lastrowid or 0, claimed
 
-        ticket = _Ticket(write)
-        self._waiting.append(ticket)
-        return Attempt(key, ticket)
+        attempt = Attempt(key)
+        attempt.ticket = _Ticket(write)
+        self._waiting.append(attempt.ticket)
+        return attempt
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
+        together = attempt.ticket in self._waiting
+        if together:  # no row needs to be changed that is not there yet
+            attempt.submitted_at = now
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id))
+            if not together:
+                connection.execute("UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id))
 
-        if self._durable:
+        if not self._durable:  # only a crash would need it before the attempt is settled
+            self._waiting += [] if together else [_Ticket(write)]
+            return
+        try:
             await self._commit(write)
-        else:  # only a crash would need it before the attempt is settled
-            self._waiting.append(_Ticket(write))
+        finally:
+            if attempt.ticket in self._waiting:  # cancelled before its turn: it is not submitted
+                attempt.submitted_at = None
 
     async def settle(
         self,
@@ -467,24 +478,23 @@ def claim(
     It is pending from now on. Attempts without an answer are held against it as long as it is the same
     request: not from before it was final, nor of another parent's picture.
     """
-    known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
-    if known is not None:
-        connection.execute(
-            "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ?,"
-            " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
-            " parent_sha = ? WHERE key = ?",
-            (row_id, model, provider, expect, parent_sha, parent_sha, key),
-        )
-        return str(known[0])
     free, salt = stem, 0
-    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (fold(free),)).fetchone():
+    while not connection.execute(
+        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect, parent_sha)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (key, row_id, free, fold(free), model, provider, expect, parent_sha),
+    ).rowcount:
+        known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
+        if known is not None:
+            connection.execute(
+                "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ?,"
+                " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
+                " parent_sha = ? WHERE key = ?",
+                (row_id, model, provider, expect, parent_sha, parent_sha, key),
+            )
+            return str(known[0])
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
-    connection.execute(
-        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect, parent_sha)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, fold(free), model, provider, expect, parent_sha),
-    )
     return free
 
 
