@@ -22,7 +22,6 @@ from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
-    from pathlib import Path
 
     from batchgen.job import Job
     from batchgen.ledger import Ledger, Reader, Standing, State
@@ -78,7 +77,7 @@ class Feed:
         *,
         ledger: Ledger,
         provider: str,
-        root: Path,
+        address: Callable[[str], str],
         room: int,
         blocking: Blocking,
         now: Callable[[], int],
@@ -87,7 +86,7 @@ class Feed:
         """
         Begin with the first one.
 
-        :param root: the run directory.
+        :param address: how a picture of the run is named to whoever is to read it.
         :param room: children that are set aside at most.
         :param blocking: runs a blocking call off the event loop.
         :param now: microseconds since 1970.
@@ -109,7 +108,7 @@ class Feed:
         self._reader = reader
         self._ledger = ledger
         self._provider = provider
-        self._lineage = Lineage(manifest, reader, root)
+        self._lineage = Lineage(manifest, reader, address)
         self._room = room
         self._blocking = blocking
         self._now = now

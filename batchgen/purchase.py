@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from batchgen.limits import Pass
     from batchgen.manifest import Manifest
     from batchgen.records import Outcome, Task
-    from batchgen.store import Store
+    from batchgen.store import Pictures
     from batchgen.worker import Attempting, Blocking
 
 logger = logging.getLogger("batchgen")
@@ -161,7 +161,7 @@ class Purchase:
         manifest: Manifest,
         ledger: Ledger,
         reader: Reader,
-        store: Store,
+        store: Pictures,
         disk: Disk,
         crew: Crew,
         spent: Decimal,
@@ -210,7 +210,7 @@ class Purchase:
             only,
             ledger=ledger,
             provider=endpoint.provider.name,
-            root=store.root,
+            address=store.address,
             room=_ASIDE * self._hands,
             blocking=blocking,
             now=self._now,

@@ -1,0 +1,265 @@
+"""
+How are objects in a bucket read and written?
+
+A `put` is whole and durable when it returns, or it is not there: there are no temporary files. What fails is
+tried again for some seconds by the client itself; beyond that whoever calls decides. Credentials are found
+where the clouds' own tools look for them: environment, instance, workload identity.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from batchgen.errors import InputError, StorageError
+from batchgen.records import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from obstore.store import ObjectStore
+
+    from batchgen.address import Address
+
+_RETRY = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=15),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=100),
+        "max_backoff": timedelta(seconds=3),
+        "base": 2,
+    },
+}
+"""Short: what holds a picture or a copy tries again itself, and tells of it."""
+_CLIENT = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(seconds=5)}
+"""For one request; what is large goes in parts of 5 MB."""
+_AT_ONCE = 1000
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+_SETTINGS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL where it is not Amazon's",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+
+class Version(Value, frozen=True, kw_only=True):
+    """Which of the contents that an object had in its time is meant."""
+
+    e_tag: str | None = None
+    version: str | None = None
+
+    def as_told(self) -> dict[str, str]:
+        """The form in which obstore takes it: without what the bucket has not said."""
+        told = {"e_tag": self.e_tag, "version": self.version}
+        return {name: value for name, value in told.items() if value is not None}
+
+
+class Found(Value, frozen=True, kw_only=True):
+    """What a bucket says of an object."""
+
+    name: str
+    bytes: int
+    at: float
+    """When it was written, by the bucket's own clock, in seconds since 1970."""
+    version: Version
+
+
+class Bucket:
+    """
+    The objects below one address, by their names from there on.
+
+    Everything blocks, may be called from many threads, and goes to another process as its address alone. All
+    failures are `StorageError`.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[Address]]:
+        return Bucket, (self.address,)
+
+    def check(self) -> None:
+        """:raises InputError: what speaks to buckets is not installed, or not told enough."""
+        with self._reported(""):
+            _ = self._store
+
+    def put(self, name: str, data: bytes | bytearray | memoryview | Path) -> None:
+        """Write an object, in the place of what has its name."""
+        with self._reported(name):
+            self._obstore.put(self._store, name, data)
+
+    def create(self, name: str, data: bytes) -> Version | None:
+        """Write an object that is not there yet; None where it is."""
+        return self._conditionally(name, data, "create")
+
+    def replace(self, name: str, data: bytes, version: Version) -> Version | None:
+        """Write an object in the place of a known content; None where it has another one, or is gone."""
+        return self._conditionally(name, data, version.as_told())
+
+    def _conditionally(self, name: str, data: bytes, mode: str | dict[str, str]) -> Version | None:
+        errors = self._obstore.exceptions
+        with self._reported(name):
+            try:
+                done = self._obstore.put(self._store, name, data, mode=mode)
+            except (errors.AlreadyExistsError, errors.PreconditionError):
+                return self._written_before(name, data)
+            except FileNotFoundError as cause:
+                if mode == "create" or _code(cause) == "NoSuchBucket":
+                    raise
+                return None
+        return Version(e_tag=done["e_tag"], version=done["version"])
+
+    def _written_before(self, name: str, data: bytes) -> Version | None:
+        """A try whose answer was lost may have been carried out: then the content is the one to be written."""
+        found = self.head(name)
+        return found.version if found is not None and self.get(name) == data else None
+
+    def get(self, name: str, *, most: int | None = None) -> bytes | None:
+        """
+        Read an object, None when it is not there.
+
+        :param most: the bytes beyond which it is not what is looked for.
+        """
+        with self._reported(name):
+            try:
+                found = self._obstore.get(self._store, name)
+            except FileNotFoundError as cause:
+                self._check_bucket(cause)
+                return None
+            if most is not None and found.meta["size"] > most:
+                raise StorageError(f"{self._named(name)}: this is no picture; move it away")
+            return bytes(found.bytes())
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Add an object, of any size, to the end of a file; `StorageError` also when it is not there."""
+        with self._reported(name), path.open("ab") as file:
+            for piece in self._obstore.get(self._store, name).stream(min_chunk_size=1 << 20):
+                file.write(piece)
+
+    def head(self, name: str) -> Found | None:
+        """Ask about an object, None when it is not there."""
+        with self._reported(name):
+            try:
+                return _found(self._obstore.head(self._store, name))
+            except FileNotFoundError:
+                return None
+
+    def list(self, folder: str) -> Iterator[Found]:
+        """All objects below a folder, in no order."""
+        with self._reported(folder):
+            for some in self._obstore.list(self._store, folder, chunk_size=_AT_ONCE):
+                yield from map(_found, some)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Delete objects; one that is not there is fine."""
+        with self._reported(names[0] if names else ""):
+            for start in range(0, len(names), _AT_ONCE):
+                with suppress(FileNotFoundError):
+                    self._obstore.delete(self._store, [*names[start : start + _AT_ONCE]])
+
+    def copy(self, source: str, target: str) -> None:
+        """Give an object a second name."""
+        with self._reported(source):
+            self._obstore.copy(self._store, source, target)
+
+    @cached_property
+    def _obstore(self) -> Any:  # noqa: ANN401  a module
+        try:
+            import obstore  # noqa: PLC0415  a run on a disk pays nothing for it
+            import obstore.exceptions  # noqa: PLC0415
+            import obstore.store  # noqa: PLC0415
+        except ModuleNotFoundError:
+            raise InputError(
+                f"{self.address}: what speaks to buckets is not installed; `pip install 'batchgen[cloud]'`"
+            ) from None
+        return obstore
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        stores, address = self._obstore.store, self.address
+        kinds: dict[str, Callable[..., ObjectStore]] = {
+            "s3": stores.S3Store,
+            "gs": stores.GCSStore,
+            "az": stores.AzureStore,
+        }
+        # The other settings that the clients have are read from the environment; this one is lost beside ours.
+        plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true", "yes", "on"}
+        return kinds[address.scheme](
+            address.bucket,
+            prefix=address.prefix or None,
+            retry_config=_RETRY,
+            client_options={**_CLIENT, "allow_http": plain},
+        )
+
+    def _named(self, name: str) -> str:
+        return f"{self.address}/{name}" if name else str(self.address)
+
+    def _check_bucket(self, cause: Exception) -> None:
+        if _code(cause) == "NoSuchBucket":
+            raise cause
+
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[None]:
+        errors = self._obstore.exceptions
+        try:
+            yield
+        except (errors.BaseError, FileNotFoundError, OSError, ValueError) as cause:
+            raise StorageError(
+                f"{self._named(name)}: {self._explained(cause)}, then run the same command again"
+            ) from cause
+
+    def _explained(self, cause: Exception) -> str:
+        """
+        What went wrong, and what to do; in words of our own.
+
+        What a bucket answers may quote the key that it was asked with.
+        """
+        errors, code = self._obstore.exceptions, _code(cause)
+        status = _STATUS.search(str(cause))
+        said = f" ({code or f'HTTP {status[1]}'})" if code or status else ""
+        scheme = self.address.scheme
+        if code == "NoSuchBucket" or "ContainerNotFound" in str(cause):
+            return f"there is no bucket {self.address.bucket!r}{said}; make it"
+        if isinstance(cause, errors.PermissionDeniedError) or (status and status[1] == "403"):
+            if "169.254.169.254" in str(cause):
+                return f"no credentials were found; set {_SETTINGS[scheme]}"
+            return f"access is denied{said}; let this key read, write, list and delete objects there"
+        if isinstance(cause, errors.UnauthenticatedError) or (status and status[1] == "401"):
+            return f"the credentials were not taken{said}; check {_SETTINGS[scheme]}"
+        if isinstance(cause, FileNotFoundError):
+            return f"the object is not there{said}; look whether somebody deletes them"
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.strerror}; make room or make it writable"
+        return self._unexplained(str(cause), said)
+
+    def _unexplained(self, told: str, said: str) -> str:
+        scheme = self.address.scheme
+        if "169.254.169.254" in told or "MissingAccount" in told or "redential" in told:
+            return f"no credentials were found; set {_SETTINGS[scheme]}"
+        if said:
+            return f"the bucket did not take it{said}; look what its provider says of that"
+        endpoint = os.environ.get("AWS_ENDPOINT_URL") if scheme == "s3" else None
+        if "BadScheme" in told or "URL scheme is not allowed" in told:
+            return "its endpoint is not encrypted; use https://, or AWS_ALLOW_HTTP=true in a network of your own"
+        where = f" at {endpoint}" if endpoint and "@" not in endpoint else ""
+        return f"there is no answer{where}; check the network and {_SETTINGS[scheme]}"
+
+
+def _code(cause: Exception) -> str:
+    found = _CODE.search(str(cause))
+    return found[1] if found else ""
+
+
+def _found(told: Mapping[str, Any]) -> Found:
+    return Found(
+        name=told["path"],
+        bytes=told["size"],
+        at=told["last_modified"].timestamp(),
+        version=Version(e_tag=told["e_tag"], version=told["version"]),
+    )
