@@ -165,7 +165,7 @@ class Copies:
         self._clock = clock
         self._generation = ""
         self._since: Mark | None = None
-        self._base = 0
+        self._fold_at = 0
         self._pending: bytes = b""
         """What could not be put, behind `_since`; tried again as it is, so that no two pieces overlap."""
         self._fresh = clock()
@@ -236,19 +236,20 @@ class Copies:
             self._bucket.put(_piece(f"{FOLDER}/{self._generation}", self._since.end), data)
             self._since = self._since._replace(end=self._since.end + len(data))
             self._pending = b""
-            if self._since.end >= max(LARGEST, self._base):
+            if self._since.end >= self._fold_at:
                 self._begin()
 
     def _begin(self) -> None:
         """Begin a generation, and leave it to the next time where somebody reads who cannot be waited for."""
         since = self._log.fold()
         if since is None:
+            self._fold_at += LARGEST
             return
         self._since, self._pending = None, b""
         now = datetime.now(UTC)
         generation = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         self._noted(generation)
-        self._base = self._log.ledger.stat().st_size
+        self._fold_at = max(LARGEST, self._log.ledger.stat().st_size)
         self._bucket.put(f"{FOLDER}/{generation}/base.db", self._log.ledger)
         told = msgspec.json.encode(
             Head(generation=generation, host=socket.gethostname(), pid=os.getpid(), at=now)

@@ -176,7 +176,7 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     try:
         if reader is not None:
             reader.check()
-            plan.check_not_mixed(directory, endpoint, reader)
+            plan.check_not_mixed(jobs.place(job), endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
             manifest = plan.read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
             plan.check_only(job, manifest, only)
@@ -232,7 +232,7 @@ def _foreseen(
     ]
     return Preview(
         manifest=job.manifest,
-        directory=str(jobs.directory(job)),
+        directory=jobs.place(job),
         simulated=endpoint.provider.simulated,
         rows=manifest.rows,
         tasks=manifest.tasks,

@@ -164,6 +164,7 @@ class Purchase:
         store: Pictures,
         disk: Disk,
         crew: Crew,
+        check: Callable[[], None],
         spent: Decimal,
         only: frozenset[str] | None,
         on_progress: Callable[[Progress], None] | None,
@@ -178,6 +179,7 @@ class Purchase:
 
         :param disk: what the run directory's file system must hold.
         :param crew: makes the attempts.
+        :param check: raises `StorageError` where nothing more may be bought; it does not block.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
         :param on_progress: called with every settled attempt and once a second, on the event loop.
@@ -194,6 +196,7 @@ class Purchase:
         self._ledger = ledger
         self._disk = disk
         self._crew = crew
+        self._check = check
         self._on_progress = on_progress
         self._tell = on_event
         self._signals = signals
@@ -339,6 +342,7 @@ class Purchase:
         return await self._settle(item, attempt, outcome, leave, hold)
 
     async def _submit(self, attempt: Attempt) -> None:
+        self._check()
         await self._ledger.submitted(attempt, now=self._now())
         self.counts.requests += 1
 

@@ -139,7 +139,7 @@ class _Stage:
             closing(Reader(self._ledger)) as reader,
         ):
             reader.check()
-            plan.check_not_mixed(directory, self._endpoint, reader)
+            plan.check_not_mixed(jobs.place(job), self._endpoint, reader)
             self._manifest = plan.read_manifest(job, self._endpoint, scratch / MANIFEST, References())
             self._recover(ledger, reader, Store(directory))
             runner.take_up_again(job, self._manifest, ledger, reader, only)
@@ -201,7 +201,7 @@ class _Stage:
             self._conditions,
             whole,
             parts,
-            directory=str(jobs.directory(self._job)),
+            directory=jobs.place(self._job),
             rows=self.rows,
             sample=sample,
             priced=self._priced,
@@ -278,6 +278,7 @@ class _Stage:
             store=Store(self._scratch),
             disk=disk.Disk(self._space, blocking=_inline),
             crew=stand_in,
+            check=lambda: None,
             spent=self._spent,
             only=only,
             on_progress=None,
