@@ -67,7 +67,7 @@ def parsed(url: str) -> Address:
     prefix = rest.rstrip("/")
     parts = prefix.split("/") if prefix else []
     if any(part in {"", ".", ".."} or len(part.encode()) > _COMPONENT for part in parts):
-        raise InputError(f"{url}: between two slashes stands a name of 1 to {_COMPONENT} bytes, no . and no ..")
+        raise InputError(f"{url}: between two slashes is a name of 1 to {_COMPONENT} bytes, neither . nor ..")
     if (unsafe := _UNSAFE.search(prefix)) is not None or len(prefix.encode()) > _LONGEST:
         what = f"{unsafe[0]!r} in it" if unsafe else f"more than {_LONGEST} bytes"
         raise InputError(f"{url!r}: a prefix with {what}; choose a plainer one")

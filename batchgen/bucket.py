@@ -41,8 +41,31 @@ _CLIENT = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(second
 _AT_ONCE = 1000
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
+_MEANS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        ("NoSuchBucket|ContainerNotFound|bucket does not exist", "there is no such bucket{said}; make it"),
+        (
+            r"169\.254\.169\.254|metadata\.google|MissingAccount|MissingCredential",
+            "no credentials were found; set {settings}",
+        ),
+        (
+            "BadScheme|URL scheme is not allowed",
+            "its endpoint is not encrypted; use https://, or AWS_ALLOW_HTTP=true in a network of your own",
+        ),
+        (
+            "status code: 403",
+            "access is denied{said}; see that the key is right and may read, write, list and delete there",
+        ),
+        ("status code: 401", "the credentials were not taken{said}; check {settings}"),
+        ("status code: 404", "the object is not there{said}; see who deletes what is in the bucket"),
+        ("status code: ", "the bucket did not take it{said}; see what its provider says of that"),
+        ("", "there is no answer; check the network, and {settings}"),
+    )
+)
+"""What an error of the client's means, the first that fits; its text begins with the client's own words."""
 _SETTINGS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL where it is not Amazon's",
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION (not Amazon's: AWS_ENDPOINT_URL)",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
@@ -116,7 +139,7 @@ class Bucket:
         return Version(e_tag=done["e_tag"], version=done["version"])
 
     def _written_before(self, name: str, data: bytes) -> Version | None:
-        """A try whose answer was lost may have been carried out: then the content is the one to be written."""
+        """A try whose answer was lost may have been carried out: then the content is what was to be."""
         found = self.head(name)
         return found.version if found is not None and self.get(name) == data else None
 
@@ -188,7 +211,7 @@ class Bucket:
             "gs": stores.GCSStore,
             "az": stores.AzureStore,
         }
-        # The other settings that the clients have are read from the environment; this one is lost beside ours.
+        # All other settings are read from the environment; this one is lost beside ours.
         plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true", "yes", "on"}
         return kinds[address.scheme](
             address.bucket,
@@ -220,35 +243,13 @@ class Bucket:
 
         What a bucket answers may quote the key that it was asked with.
         """
-        errors, code = self._obstore.exceptions, _code(cause)
-        status = _STATUS.search(str(cause))
-        said = f" ({code or f'HTTP {status[1]}'})" if code or status else ""
-        scheme = self.address.scheme
-        if code == "NoSuchBucket" or "ContainerNotFound" in str(cause):
-            return f"there is no bucket {self.address.bucket!r}{said}; make it"
-        if isinstance(cause, errors.PermissionDeniedError) or (status and status[1] == "403"):
-            if "169.254.169.254" in str(cause):
-                return f"no credentials were found; set {_SETTINGS[scheme]}"
-            return f"access is denied{said}; let this key read, write, list and delete objects there"
-        if isinstance(cause, errors.UnauthenticatedError) or (status and status[1] == "401"):
-            return f"the credentials were not taken{said}; check {_SETTINGS[scheme]}"
-        if isinstance(cause, FileNotFoundError):
-            return f"the object is not there{said}; look whether somebody deletes them"
         if isinstance(cause, OSError) and cause.strerror:
             return f"{cause.strerror}; make room or make it writable"
-        return self._unexplained(str(cause), said)
-
-    def _unexplained(self, told: str, said: str) -> str:
-        scheme = self.address.scheme
-        if "169.254.169.254" in told or "MissingAccount" in told or "redential" in told:
-            return f"no credentials were found; set {_SETTINGS[scheme]}"
-        if said:
-            return f"the bucket did not take it{said}; look what its provider says of that"
-        endpoint = os.environ.get("AWS_ENDPOINT_URL") if scheme == "s3" else None
-        if "BadScheme" in told or "URL scheme is not allowed" in told:
-            return "its endpoint is not encrypted; use https://, or AWS_ALLOW_HTTP=true in a network of your own"
-        where = f" at {endpoint}" if endpoint and "@" not in endpoint else ""
-        return f"there is no answer{where}; check the network and {_SETTINGS[scheme]}"
+        told = str(cause)
+        status = _STATUS.search(told)
+        code = _code(cause) or (f"HTTP {status[1]}" if status else "")
+        words = next(words for pattern, words in _MEANS if pattern.search(told))
+        return words.format(said=f" ({code})" if code else "", settings=_SETTINGS[self.address.scheme])
 
 
 def _code(cause: Exception) -> str:

@@ -44,8 +44,10 @@ EVERY = 1.0
 PATIENCE = 180.0
 """Seconds for which copies may fail until nothing more is bought."""
 LARGEST = 64 << 20
-"""Bytes of a log at which it begins anew; that of a larger ledger as large as itself: no more than half of all
-that is copied is what has been copied before."""
+"""
+Bytes of a log at which it begins anew; that of a larger ledger as large as itself, so that no more than half
+of what is copied has been copied before.
+"""
 _PIECE = 16 << 20
 _TRIES = 3
 
@@ -115,8 +117,8 @@ def _fetched(bucket: Bucket, generation: str, directory: Path) -> None:
         for name in pieces:
             if name != _piece(folder, end):
                 raise DamagedError(
-                    f"{bucket.address}/{_piece(folder, end)}: a piece of the ledger's copy is missing; restore"
-                    " it from a version of that object, or choose another place with -o"
+                    f"{bucket.address}/{_piece(folder, end)}: a piece of the ledger's copy is missing;"
+                    " restore it from a version of that object, or choose another place with -o"
                 )
             bucket.fetch(name, parts[log])
             end = parts[log].stat().st_size
@@ -179,8 +181,8 @@ class Copies:
             self._begin()
             if self._since is None:
                 raise StorageError(
-                    f"{self._log.ledger}: another program reads it and does not end; end that and run the same"
-                    " command again"
+                    f"{self._log.ledger}: another program reads it and does not end; end that, then run the"
+                    " same command again"
                 )
         except BaseException:
             self._log.close()
@@ -210,8 +212,8 @@ class Copies:
             raise StorageError(self._taken)
         if self._failure and self._clock() - self._fresh > PATIENCE:
             raise StorageError(
-                f"no copy of the ledger could be made for {self._clock() - self._fresh:.0f} s, so nothing more"
-                f" is bought: {self._failure}"
+                f"no copy of the ledger could be made for {self._clock() - self._fresh:.0f} s, so nothing"
+                f" more is bought: {self._failure}"
             )
 
     def step(self) -> None:
@@ -261,8 +263,8 @@ class Copies:
         )
         if version is None:
             self._taken = (
-                f"{self._bucket.address}/{HEAD}: another machine has gone on with this run; nothing more is bought"
-                f" here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
+                f"{self._bucket.address}/{HEAD}: another machine has gone on with this run; nothing more"
+                f" is bought here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
             )
             raise StorageError(self._taken)
         self._version, self._generation, self._since = version, generation, since

@@ -2,8 +2,8 @@
 Where do the pictures and the account of a run lie?
 
 Either all in one run directory, or pictures, table and a copy of the account in a bucket, with the account
-itself in a directory of this machine that stands for it. Whoever carries out a run is given one of the two and
-need not know which.
+itself in a directory of this machine that stands for it. Whoever carries out a run is given one of the two
+and need not know which.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from batchgen.records import Value
 from batchgen.store import Store, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from typing import Protocol
 
@@ -41,11 +41,17 @@ if TYPE_CHECKING:
     class Depot(Protocol):
         """What a run has been given for itself alone."""
 
-        name: str
-        """How its owner calls it."""
-        pictures: Pictures
-        shipped: bool
-        """Whether pictures and copies leave this machine."""
+        @property
+        def name(self) -> str:
+            """How its owner calls it."""
+
+        @property
+        def pictures(self) -> Pictures:
+            """Where the pictures are."""
+
+        @property
+        def shipped(self) -> bool:
+            """Whether pictures and copies leave this machine."""
 
         def copied(self) -> AbstractContextManager[object]:
             """Keep a copy of the ledger up to date meanwhile, where there is to be one."""
@@ -73,7 +79,7 @@ class _Note(Value, frozen=True, kw_only=True):
     token: str
     """Names the state of this directory, in the bucket's lock."""
     generations: tuple[str, ...] = ()
-    """The latest that were made of the ledger in it: while one of them counts, no other machine has gone on."""
+    """The latest made of the ledger in it: while one of them counts, no other machine has gone on."""
 
 
 class Here:
@@ -133,8 +139,8 @@ class There:
                 return
             aside = _set_aside(ledger)
             logger.warning(
-                "%s: another machine has gone on with this run (%s, %s); the ledger that was here is kept as %s,"
-                " and the copy takes its place",
+                "%s: another machine has gone on with this run (%s, %s); the ledger that was here is kept as"
+                " %s, and the copy takes its place",
                 self.name,
                 re.sub(r"[^\w.-]", "?", found[0].host),
                 f"{found[0].at:%Y-%m-%d %H:%M:%S %Z}",
@@ -149,9 +155,10 @@ class There:
         there += ["images"] if next(self._bucket.list("images"), None) is not None else []
         if there:
             raise DamagedError(
-                f"{self.name}: the copy of the ledger is gone, {' and '.join(there)} {'is' if len(there) == 1 else 'are'} still there, and to begin"
-                f" anew would pay for them again; restore {copies.HEAD} and what it names from versions of these"
-                " objects, or choose another place with -o"
+                f"{self.name}: there is no copy of the ledger beside {' and '.join(there)}, and to begin anew"
+                " would pay for it all again. Run this where it was run before, restore"
+                f" {copies.HEAD} and what it names from versions of these objects, or choose another place"
+                " with -o"
             )
 
     @contextmanager
@@ -240,18 +247,21 @@ class Seen(Value, frozen=True, kw_only=True):
 
 
 @contextmanager
-def seen(place: str) -> Iterator[Seen]:
+def seen(place: str, *, new: bool = False) -> Iterator[Seen]:
     """
     Find an existing run: in its directory, or for a URL in the directory of this machine that stands for it.
 
     Where another machine has it, or had it last, a copy is fetched that is gone afterwards.
 
-    :raises InputError: there is no run.
+    :param new: whether there may be none yet.
+    :raises InputError: there is no run in the bucket.
     :raises StorageError: the bucket does not answer.
     """
     if not is_url(place):
         directory = Path(place)
-        yield Seen(name=place, directory=directory, local=directory, held=lock.is_held(directory))
+        # To look is to hold the lock for an instant: who looks for a run that is to begin leaves it alone.
+        held = not new and lock.is_held(directory)
+        yield Seen(name=place, directory=directory, local=directory, held=held)
         return
     address = parsed(place)
     local, bucket = address.local, Bucket(address)
@@ -259,7 +269,10 @@ def seen(place: str) -> Iterator[Seen]:
         directory, held = local, lock.is_held(local)
         if not held and not _is_latest(local, bucket):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            if _bring(bucket, directory) is None:
+            there = _bring(bucket, directory) is not None
+            if not there and new:
+                directory = local
+            elif not there:
                 raise InputError(f"{address}: no run has begun here; `batchgen run … -o {address}` makes one")
             held = lease.seen(bucket) is not None
         yield Seen(name=str(address), directory=directory, local=local, held=held, bucket=bucket)
@@ -332,7 +345,9 @@ def _noted(directory: Path) -> _Note | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as cause:
-        raise InputError(f"{path}: {cause}; move it away, and the copy in the bucket is taken for the latest") from cause
+        raise InputError(
+            f"{path}: {cause}; move it away, and the copy in the bucket is taken for the latest"
+        ) from cause
 
 
 def _write_note(directory: Path, note: _Note) -> None:

@@ -98,7 +98,10 @@ class Lease:
         self._bucket = bucket
         self._clock = clock
         self._holder = Holder(
-            token=token, pid=os.getpid(), host=os.uname().nodename, started=datetime.fromtimestamp(wall(), UTC)
+            token=token,
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            started=datetime.fromtimestamp(wall(), UTC),
         )
         self._version: Version | None = None
         self._renewed = 0.0
@@ -130,9 +133,9 @@ class Lease:
         silent = self._clock() - self._renewed
         if silent > GIVEN_UP:
             raise StorageError(
-                f"{self._bucket.address}/{NAME}: it could not be renewed for {silent:.0f} s, and another machine"
-                " may soon take it for dead; nothing more is bought. When the bucket answers again, run the same"
-                " command again"
+                f"{self._bucket.address}/{NAME}: it could not be renewed for {silent:.0f} s, and another"
+                " machine may soon take this one for dead; nothing more is bought. When the bucket answers"
+                " again, run the same command again"
             )
 
     def renew(self) -> None:
@@ -149,8 +152,8 @@ class Lease:
         if version is None:
             other = _read(self._bucket)
             self._lost = (
-                f"another run has taken over ({other or 'it does not say which'}); nothing more is bought here."
-                f" See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
+                f"another run has taken over ({other or 'it does not say which'}); nothing more is bought"
+                f" here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
             )
             return
         self._version, self._renewed = version, asked
@@ -192,8 +195,8 @@ class Lease:
     def _refusal(self, holder: Holder | None, age: float) -> str:
         address = self._bucket.address
         return (
-            f"{address}: another run is at work here ({holder or f'{NAME} does not say which'}; it was heard of"
-            f" {age:.0f} s ago). Wait for its end or stop it; if its machine is gone, wait until it has not been"
-            f" heard of for {STALE:.0f} s. Then run the same command again."
+            f"{address}: another run is at work here ({holder or f'{NAME} does not say which'}; it was"
+            f" heard of {age:.0f} s ago). Wait for its end or stop it; if its machine is gone, wait until it"
+            f" has not been heard of for {STALE:.0f} s. Then run the same command again."
             f" `batchgen status {shlex.quote(str(address))}` works meanwhile"
         )

@@ -1,8 +1,8 @@
 """
 How do bytes become pictures in a bucket?
 
-As in a folder (`store`), by the same names and with the same calls, but that an object is whole and durable as
-soon as it is there: nothing is left unfinished, nothing needs a sync.
+As in a folder (`store`), by the same names and with the same calls, but that an object is whole and durable
+as soon as it is there: nothing is left unfinished, nothing needs a sync.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Objects:
         found = self.bucket.head(file_name)
         return None if found is None else found.bytes
 
-    def irregular(self, file_name: str) -> str:  # noqa: ARG002  it may be a link in a folder alone
+    def irregular(self, file_name: str) -> str:
         """What stands there if it is no plain file; an object always is one."""
         return ""
 
@@ -86,7 +86,7 @@ class Objects:
         self.move(file_name, name)
         return name
 
-    def sweep(self, stems: Iterable[str]) -> int:  # noqa: ARG002  an object that was not finished is none
+    def sweep(self, stems: Iterable[str]) -> int:
         """Delete what a crash left of unfinished `put`s: nothing."""
         return 0
 

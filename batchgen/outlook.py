@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import depot
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen import plan, providers, recovery
@@ -168,13 +170,14 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     now = now or datetime.now().astimezone()
     endpoint = plan.checked(job, None)
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory = jobs.directory(job)
-    _check_place(directory)
+    _check_place(jobs.directory(job))
     plan.transport(job, endpoint)  # says what is wrong with the simulator's settings
-    recovery.check_not_lost(directory / LEDGER)
-    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
-    try:
-        if reader is not None:
+    with ExitStack() as stack:
+        directory = stack.enter_context(depot.seen(jobs.place(job), new=True)).directory
+        recovery.check_not_lost(directory / LEDGER)
+        reader = None
+        if (directory / LEDGER).is_file():
+            reader = stack.enter_context(closing(Reader(directory / LEDGER)))
             reader.check()
             plan.check_not_mixed(jobs.place(job), endpoint, reader)
         with tempfile.TemporaryDirectory() as scratch:
@@ -183,9 +186,6 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
             found = survey(job, endpoint.provider, manifest, reader, only)
             room = _room(job, endpoint, manifest, reader, found.pictures)
         counted = ZERO if reader is None else reader.totals().counted_usd
-    finally:
-        if reader is not None:
-            reader.close()
     return _foreseen(job, endpoint, manifest, found, counted=counted, room=room, deadline=deadline, now=now)
 
 
@@ -269,7 +269,7 @@ def _tokens(band: Band) -> Tokens:
 def _room(job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader | None, pictures: int) -> Room:
     directory = jobs.directory(job)
     place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
-    space = plan.space_for(endpoint, manifest, reader, place)
+    space = plan.space_for(endpoint, manifest, reader, place, shipped=jobs.address(job) is not None)
     affordable = plan.affordable(job, endpoint, reader, pictures)
     return Room(
         needed_bytes=space.needed(affordable),

@@ -250,9 +250,7 @@ def space_for(
     return disk.Space(
         directory=directory,
         picture=seen or guess,
-        reserve=disk.reserve(
-            tasks=manifest.tasks, manifest=manifest.path.stat().st_size, shipped=shipped
-        ),
+        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size, shipped=shipped),
         look=look,
         shipped=shipped,
     )

@@ -247,7 +247,13 @@ def run(
                 table, seen = directory / TABLE, None
                 with _handlers_kept(signals=signals) as before:
                     tally = _carry_out(
-                        purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table, depot=depot
+                        purchase,
+                        around,
+                        manifest=manifest,
+                        ledger=ledger,
+                        reader=reader,
+                        table=table,
+                        depot=depot,
                     )
                     if job.quality:
                         seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
@@ -348,7 +354,7 @@ def _end_told(tell: Callable[[events.Event], None]) -> Iterator[None]:
 
 
 def _put_down(
-    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, depot: Depot, ended: str
+    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, depot: Depot, *, ended: str
 ) -> Tally | StorageError:
     """End the run in the ledger and write the table, as far as the disk lets; else what it said first."""
     failure = None
@@ -462,7 +468,7 @@ def _carry_out(
         ended, failure = str(cause), cause
     finally:
         # On every way out: what was bought must be found in the table.
-        tally = _put_down(ledger, manifest, reader, table, depot, ended)
+        tally = _put_down(ledger, manifest, reader, table, depot, ended=ended)
     if failure is not None:
         raise failure
     if isinstance(tally, StorageError):

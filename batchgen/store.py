@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         def sweep(self, stems: Iterable[str]) -> int:
             """See `Store.sweep`."""
 
+
 MAX_COMPONENT = 100
 MAX_STEM = 400
 MAX_DEPTH = 8

@@ -32,6 +32,7 @@ from batchgen.ledger import Ledger, Reader
 from batchgen.references import References
 from batchgen.simulator import Endpoint, Faults, Reply, Settings
 from batchgen.simulator.paint import prompt_key, prompt_mark, reference_marks
+from batchgen.store import Store
 from batchgen.verify import verify
 from tests.chaos import Killed, Life, _Line, _Loop
 from tests.nights import Nights, inline

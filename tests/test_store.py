@@ -244,14 +244,14 @@ def test_what_is_removed_is_gone_and_may_have_been_gone(tmp_path: Path) -> None:
     store.remove("images/never/was.png")
 
 
-def test_only_a_file_of_its_own_exists(tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_told_and_not_followed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("a/b", "png", DATA)
     (tmp_path / "images/link.png").symlink_to("a/b.png")
-    assert store.size("images/a/b.png") is not None
-    assert store.size("images/a") is None
-    assert store.size("images/link.png") is None
-    assert store.size("images/a/b.png/c.png") is None
+    assert (store.size("images/a/b.png"), store.irregular("images/a/b.png")) == (len(DATA), "")
+    assert store.irregular("images/a") == "a folder"
+    assert store.irregular("images/link.png") == "a symbolic link"
+    assert (store.size("images/a/b.png/c.png"), store.irregular("images/none.png")) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,9 @@ class Log:
 
     def fold(self) -> Mark | None:
         """
-        Fold the log into the file and begin it anew, and give its beginning; None where somebody reads who
-        cannot be waited for.
+        Fold the log into the file, begin it anew, and give its beginning.
 
-        The file stays as it is until the next time.
+        None where somebody reads who cannot be waited for. The file stays as it is until the next time.
 
         :raises StorageError: the disk refuses.
         """
