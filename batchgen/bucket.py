@@ -107,11 +107,6 @@ class Bucket:
     def __reduce__(self) -> tuple[type[Bucket], tuple[Address]]:
         return Bucket, (self.address,)
 
-    def check(self) -> None:
-        """:raises InputError: what speaks to buckets is not installed, or not told enough."""
-        with self._reported(""):
-            _ = self._store
-
     def put(self, name: str, data: bytes | bytearray | memoryview | Path) -> None:
         """Write an object, in the place of what has its name."""
         with self._reported(name):
@@ -140,8 +135,8 @@ class Bucket:
 
     def _written_before(self, name: str, data: bytes) -> Version | None:
         """A try whose answer was lost may have been carried out: then the content is what was to be."""
-        found = self.head(name)
-        return found.version if found is not None and self.get(name) == data else None
+        found = self.look(name)
+        return found[0].version if found is not None and found[1] == data else None
 
     def get(self, name: str, *, most: int | None = None) -> bytes | None:
         """
@@ -149,15 +144,21 @@ class Bucket:
 
         :param most: the bytes beyond which it is not what is looked for.
         """
+        found = self.look(name, most=most)
+        return None if found is None else found[1]
+
+    def look(self, name: str, *, most: int | None = None) -> tuple[Found, bytes] | None:
+        """Read an object, with what the bucket says of exactly this content."""
         with self._reported(name):
             try:
                 found = self._obstore.get(self._store, name)
             except FileNotFoundError as cause:
-                self._check_bucket(cause)
+                if _code(cause) == "NoSuchBucket":
+                    raise
                 return None
             if most is not None and found.meta["size"] > most:
                 raise StorageError(f"{self._named(name)}: this is no picture; move it away")
-            return bytes(found.bytes())
+            return _found(found.meta), bytes(found.bytes())
 
     def fetch(self, name: str, path: Path) -> None:
         """Add an object, of any size, to the end of a file; `StorageError` also when it is not there."""
@@ -222,10 +223,6 @@ class Bucket:
 
     def _named(self, name: str) -> str:
         return f"{self.address}/{name}" if name else str(self.address)
-
-    def _check_bucket(self, cause: Exception) -> None:
-        if _code(cause) == "NoSuchBucket":
-            raise cause
 
     @contextmanager
     def _reported(self, name: str) -> Iterator[None]:

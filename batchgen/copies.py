@@ -67,12 +67,11 @@ def head(bucket: Bucket) -> tuple[Head, Version] | None:
 
     :raises DamagedError: it says nothing.
     """
-    found = bucket.head(HEAD)
-    data = None if found is None else bucket.get(HEAD)
-    if found is None or data is None:
+    found = bucket.look(HEAD)
+    if found is None:
         return None
     try:
-        return msgspec.json.decode(data, type=Head), found.version
+        return msgspec.json.decode(found[1], type=Head), found[0].version
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
         raise DamagedError(
             f"{bucket.address}/{HEAD}: it names no copy of the ledger ({cause}); restore it from a version of"
@@ -262,9 +261,10 @@ class Copies:
             else self._bucket.replace(HEAD, told, self._version)
         )
         if version is None:
+            place = str(self._bucket.address)
             self._taken = (
-                f"{self._bucket.address}/{HEAD}: another machine has gone on with this run; nothing more"
-                f" is bought here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
+                f"{place}/{HEAD}: another machine has gone on with this run; nothing more is bought here. See"
+                f" how that one is: `batchgen status {shlex.quote(place)}`"
             )
             raise StorageError(self._taken)
         self._version, self._generation, self._since = version, generation, since

@@ -236,14 +236,19 @@ class Seen(Value, frozen=True, kw_only=True):
     """Where its ledger is, or a copy of that."""
     local: Path
     """Where on this machine what is made of it is looked for."""
-    held: bool
-    """Whether a run is at work, as far as can be told from here."""
     bucket: Bucket | None = None
 
     @property
     def pictures(self) -> Pictures:
         """Where its pictures are."""
         return Store(self.directory) if self.bucket is None else Objects(self.bucket)
+
+    @property
+    def held(self) -> bool:
+        """Whether a run is at work, as far as can be told from here."""
+        if self.bucket is None or self.directory == self.local:
+            return lock.is_held(self.directory)
+        return lease.seen(self.bucket) is not None
 
 
 @contextmanager
@@ -258,24 +263,25 @@ def seen(place: str, *, new: bool = False) -> Iterator[Seen]:
     :raises StorageError: the bucket does not answer.
     """
     if not is_url(place):
-        directory = Path(place)
-        # To look is to hold the lock for an instant: who looks for a run that is to begin leaves it alone.
-        held = not new and lock.is_held(directory)
-        yield Seen(name=place, directory=directory, local=directory, held=held)
+        yield Seen(name=place, directory=Path(place), local=Path(place))
         return
     address = parsed(place)
     local, bucket = address.local, Bucket(address)
     with ExitStack() as stack:
-        directory, held = local, lock.is_held(local)
-        if not held and not _is_latest(local, bucket):
+        directory = local
+        if not lock.is_held(local) and not _is_latest(local, bucket):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             there = _bring(bucket, directory) is not None
             if not there and new:
                 directory = local
             elif not there:
                 raise InputError(f"{address}: no run has begun here; `batchgen run … -o {address}` makes one")
-            held = lease.seen(bucket) is not None
-        yield Seen(name=str(address), directory=directory, local=local, held=held, bucket=bucket)
+        yield Seen(name=str(address), directory=directory, local=local, bucket=bucket)
+
+
+def beside(place: str) -> Path:
+    """Where on this machine what is made of a run is looked for, unless somebody says where."""
+    return parsed(place).local if is_url(place) else Path(place)
 
 
 def made(directory: Path) -> None:

@@ -66,15 +66,15 @@ def may_take(holder: Holder | None, age: float, *, token: str, host: str) -> boo
 
 def seen(bucket: Bucket) -> Holder | None:
     """Who seems to be at work, by this machine's clock, for whoever only looks on."""
-    found = bucket.head(NAME)
-    if found is None or time.time() - found.at > STALE:
+    found = bucket.look(NAME)
+    if found is None or time.time() - found[0].at > STALE:
         return None
-    return _read(bucket)
+    return _holder(found[1])
 
 
-def _read(bucket: Bucket) -> Holder | None:
+def _holder(note: bytes) -> Holder | None:
     try:
-        return msgspec.json.decode(bucket.get(NAME) or b"", type=Holder)
+        return msgspec.json.decode(note, type=Holder)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -150,7 +150,7 @@ class Lease:
         self._holder = msgspec.structs.replace(self._holder, beats=self._holder.beats + 1)
         version = self._bucket.replace(NAME, self._note(), self._version)
         if version is None:
-            other = _read(self._bucket)
+            other = _holder(self._bucket.get(NAME) or b"")
             self._lost = (
                 f"another run has taken over ({other or 'it does not say which'}); nothing more is bought"
                 f" here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
@@ -170,14 +170,14 @@ class Lease:
 
     def _taken(self) -> Version:
         """Take what is there in the place of a holder that is dead."""
-        found, holder = self._bucket.head(NAME), _read(self._bucket)
-        version, age = None, 0.0
-        if found is None:
+        found = self._bucket.look(NAME)
+        version, holder, age = None, None, 0.0
+        if found is None:  # given back since
             version = self._bucket.create(NAME, self._note())
         else:
-            age = self._age(found)
+            holder, age = _holder(found[1]), self._age(found[0])
             if may_take(holder, age, token=self._holder.token, host=self._holder.host):
-                version = self._bucket.replace(NAME, self._note(), found.version)
+                version = self._bucket.replace(NAME, self._note(), found[0].version)
         if version is None:
             raise LockedError(self._refusal(holder, age))
         return version

@@ -15,10 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchgen import depot
+from batchgen import depot, plan, providers, recovery
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import plan, providers, recovery
 from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
 from batchgen.errors import InputError
 from batchgen.forecast import Seen, cents, foretold

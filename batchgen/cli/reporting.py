@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import depot
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
@@ -32,8 +33,8 @@ def tell(
     bar = Bar("row", shown=not quiet and sys.stderr.isatty())
     try:
         built = build(
-            Path(directory),
-            Path(target) if target is not None else Path(directory) / "report.html",
+            directory,
+            Path(target) if target is not None else depot.beside(directory) / "report.html",
             pixels=pixels,
             limit=limit,
             inline=inline,
