@@ -193,9 +193,10 @@ class Copies:
         self._over.set()
         self._thread.join()
         try:
-            self.step()
+            if not self._taken:
+                self.step()
         except StorageError as cause:
-            told = (
+            told = self._taken or (
                 f"the ledger's copy lacks what came last; the ledger itself, {self._log.ledger}, has it all:"
                 f" run the same command again on this machine. {cause}"
             )
@@ -221,6 +222,14 @@ class Copies:
 
         :raises StorageError: bucket or disk refuse; the next step begins where this one did.
         """
+        try:
+            self._step()
+        except StorageError as cause:
+            self._failure = str(cause)
+            raise
+        self._failure, self._fresh = "", self._clock()
+
+    def _step(self) -> None:
         while True:
             if self._since is None:
                 self._begin()
@@ -231,7 +240,6 @@ class Copies:
                 self._since = None
                 continue
             if not data:
-                self._fresh = self._clock()
                 return
             self._pending = data
             self._bucket.put(_piece(f"{FOLDER}/{self._generation}", self._since.end), data)
@@ -273,14 +281,15 @@ class Copies:
         self._bucket.remove([name for name in older if name != HEAD])
 
     def _go_on(self) -> None:
+        told = False
         while not self._over.wait(EVERY) and not self._taken:
             try:
                 self.step()
             except StorageError as cause:
-                if not self._failure:
+                if not told:
                     logger.warning("%s. The run goes on meanwhile, for %.0f s at most", cause, PATIENCE)
-                self._failure = str(cause)
-                continue
-            if self._failure:
-                logger.warning("the ledger's copy is up to date again")
-            self._failure = ""
+                told = True
+            else:
+                if told:
+                    logger.warning("the ledger's copy is up to date again")
+                told = False
