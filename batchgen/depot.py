@@ -174,7 +174,8 @@ class There:
         return self.pictures.read(url.removeprefix(f"{self.name}/"))
 
     def keep(self, name: str) -> None:
-        """Put a file of the directory into the bucket."""
+        """Put a file of the directory into the bucket, unless another machine has gone on there."""
+        self._lease.confirm()
         self._bucket.put(name, self._directory / name)
 
     def check(self) -> None:

@@ -106,6 +106,7 @@ class Lease:
         self._version: Version | None = None
         self._renewed = 0.0
         self._lost = ""
+        self._turn = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -113,6 +114,12 @@ class Lease:
         asked = self._clock()
         self._version = self._bucket.create(NAME, self._note()) or self._taken()
         self._renewed = asked
+        if self._bucket.create(NAME, b"") is not None:
+            self._bucket.remove([NAME])
+            raise StorageError(
+                f"{self._bucket.address}: this server overwrites what is there though it is asked not to"
+                " (If-None-Match), so two machines could buy the same; upgrade it, or choose another with -o"
+            )
         self._thread.start()
         return self
 
@@ -138,17 +145,25 @@ class Lease:
                 " again, run the same command again"
             )
 
+    def confirm(self) -> None:
+        """:raises StorageError: another one has it, or nobody can tell."""
+        self.renew()
+        self.check()
+
     def renew(self) -> None:
         """
-        Say that its holder lives.
+        Say that its holder lives; from any thread.
 
         :raises StorageError: the bucket does not take it.
         """
-        if self._version is None or self._lost:
-            return
+        with self._turn:
+            if self._version is not None and not self._lost:
+                self._renew(self._version)
+
+    def _renew(self, last: Version) -> None:
         asked = self._clock()
         self._holder = msgspec.structs.replace(self._holder, beats=self._holder.beats + 1)
-        version = self._bucket.replace(NAME, self._note(), self._version)
+        version = self._bucket.replace(NAME, self._note(), last)
         if version is None:
             other = _holder(self._bucket.get(NAME) or b"")
             self._lost = (

@@ -62,8 +62,8 @@ logger = logging.getLogger("batchgen")
 
 _THREADS = min(4, max(2, os.cpu_count() or 1))
 """For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
-_SENDING = 32
-"""The same where pictures go over a network: most of them wait for it."""
+_SENDING = 16
+"""The same where pictures go over a network, for which most of them wait."""
 
 
 class Summary(Value, frozen=True, kw_only=True):

@@ -98,7 +98,7 @@ def test_whatever_is_committed_rolled_back_or_folded_the_copy_is_the_ledger(
                         copy.begin()
                     case "fold elsewhere":
                         _fold_elsewhere(path)
-                    case "look on":
+                    case _:
                         with closing(sqlite3.connect(path)) as other:
                             other.execute("SELECT count(*) FROM runs").fetchone()
 

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 import urllib.request
@@ -34,7 +36,8 @@ from batchgen.errors import DamagedError, InputError, LockedError, StorageError
 from batchgen.ledger import Ledger
 from batchgen.objects import Objects
 from tests.test_end_to_end import account, simulator
-from tests.test_kills import process
+from tests.test_kills import ROOT, process
+from tests.test_uses import commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,8 +148,17 @@ def test_rows_and_bytes_are_those_of_the_same_run_on_a_disk(
     assert Path("out", names[0]).read_bytes() == objects.read(names[0])
     assert cli(["export", place, "--to", "csv"]) == 0
     assert f"{place}/{names[0]}" in (local(place) / "export/csv/results.csv").read_text()
-    assert cli(["report", place]) == 0
     assert cli(["export", place, "--to", "imagefolder", "--link", "hard"]) == 2
+
+
+@pytest.mark.blocks
+def test_the_commands_of_the_page_run_as_they_stand(cloud: Cloud, place: str, tmp_path: Path) -> None:
+    cloud.make("my-bucket")
+    shutil.copy(ROOT / "sample_prompts.csv", tmp_path)
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    lines = [line for line, _ in commands("object_storage") if line.startswith("batchgen ")]
+    assert len(lines) == 5
+    assert [cli(shlex.split(line)[1:]) for line in lines] == [0] * 5, place
 
 
 def test_a_row_follows_its_parent_s_picture_into_the_bucket_and_back(place: str) -> None:
@@ -343,6 +355,15 @@ def test_what_is_wrong_with_a_bucket_is_told_before_anything_is_bought(
     assert not (local(place) / "ledger.db").exists()
 
 
+def test_without_its_library_what_to_install_is_told(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows(1)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert cli(["run", "prompts.csv", "--provider", "simulator", "-o", place]) == 2
+    assert "pip install 'batchgen[cloud]'" in capsys.readouterr().err
+
+
 class _Once:
     """Does something when the first pictures have come."""
 
@@ -388,6 +409,37 @@ def test_a_bucket_that_does_not_answer_holds_the_run_and_then_ends_it(
             ((lost,),) = ledger.execute("SELECT count(*) FROM attempts WHERE error_class = 'unwritten'")
         assert 1 <= lost <= 2, "a picture that found no place in time is lost, with its cost in the account"
     check_the_pictures_are_there(place, 12)
+
+
+def test_a_run_that_another_machine_has_taken_over_buys_nothing_more(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(200)
+    monkeypatch.setattr(lease, "EVERY", 0.02)
+    bucket, held = Bucket(parsed(place)), threading.Event()
+
+    def take_over() -> None:
+        other = lease.Lease(bucket, token="b" * 16)
+        bucket.put(lease.NAME, other._note())
+        held.set()
+
+    job = batchgen.Job(
+        manifest="prompts.csv",
+        provider="simulator",
+        output=place,
+        simulator={**FASTER, "latency": 0.002},
+        concurrency=1,
+    )
+    thread = threading.Thread(target=take_over)
+    with pytest.raises(StorageError, match="another run has taken over"):
+        batchgen.run(job, on_progress=_Once(2, thread.start))
+    thread.join()
+    with closing(sqlite3.connect(local(place) / "ledger.db")) as ledger:
+        ((sent,),) = ledger.execute("SELECT count(submitted_at) FROM attempts")
+    assert 2 <= sent < 200
+    holder = lease.seen(bucket)
+    assert holder is not None
+    assert holder.token == "b" * 16, "it was not given back by whom it had been taken from"
 
 
 def test_an_audit_finds_what_is_lost_and_puts_it_right(place: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen import depot
+from batchgen.address import is_url
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
@@ -55,6 +56,8 @@ def _told(built: Built, directory: str) -> list[str]:
         f"{built.page}: {_size(built.bytes)}, {built.shown:,} row{'' if built.shown == 1 else 's'},"
         f" {built.pictures:,} picture{'' if built.pictures == 1 else 's'}{beside}"
     ]
+    if is_url(directory):
+        lines.append(f"  pictures  whole ones open from it once they lie in {depot.beside(directory)}/images")
     if built.shown < built.rows:
         lines.append(
             f"  {built.rows - built.shown:,} of {built.rows:,} rows are left out of the gallery;"

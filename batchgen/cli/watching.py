@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchgen import depot, overview, recovery
+from batchgen.address import is_url
 from batchgen.cli.counting import counted, looks_told, span
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json, showable
@@ -54,7 +55,8 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
             say("\n".join([*_told(seen, odd), *_hint(seen)]))
         return 0
     screen = _Screen() if sys.stdout.isatty() and not as_json else None
-    pause = every or (_EVERY if screen is not None else _EVERY_LINE)
+    # Over a network each look may fetch the whole account.
+    pause = every or (_EVERY if screen is not None and not is_url(directory) else _EVERY_LINE)
     try:
         _watch(directory, screen, pause, as_json=as_json)
     except KeyboardInterrupt:
