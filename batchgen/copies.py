@@ -132,6 +132,12 @@ def _fetched(bucket: Bucket, generation: str, directory: Path) -> None:
                 part.unlink(missing_ok=True)
 
 
+def _named() -> Head:
+    now = datetime.now(UTC)
+    generation = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return Head(generation=generation, host=socket.gethostname(), pid=os.getpid(), at=now)
+
+
 def _piece(folder: str, offset: int) -> str:
     return f"{folder}/{offset:016}.wal"
 
@@ -165,6 +171,8 @@ class Copies:
         self._noted = noted
         self._clock = clock
         self._generation = ""
+        self._next: Head | None = None
+        """The one that is to count next, until it does: its `HEAD` may be there without an answer."""
         self._since: Mark | None = None
         self._fold_at = 0
         self._pending: bytes = b""
@@ -255,14 +263,12 @@ class Copies:
             self._fold_at += LARGEST
             return
         self._since, self._pending = None, b""
-        now = datetime.now(UTC)
-        generation = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        self._noted(generation)
+        if self._next is None:
+            self._next = _named()
+            self._noted(self._next.generation)
+        generation, told = self._next.generation, msgspec.json.encode(self._next)
         self._fold_at = max(LARGEST, self._log.ledger.stat().st_size)
         self._bucket.put(f"{FOLDER}/{generation}/base.db", self._log.ledger)
-        told = msgspec.json.encode(
-            Head(generation=generation, host=socket.gethostname(), pid=os.getpid(), at=now)
-        )
         version = (
             self._bucket.create(HEAD, told)
             if self._version is None
@@ -275,7 +281,7 @@ class Copies:
                 f" how that one is: `batchgen status {shlex.quote(place)}`"
             )
             raise StorageError(self._taken)
-        self._version, self._generation, self._since = version, generation, since
+        self._version, self._generation, self._since, self._next = version, generation, since, None
         current = f"{FOLDER}/{generation}/"
         older = [found.name for found in self._bucket.list(FOLDER) if not found.name.startswith(current)]
         self._bucket.remove([name for name in older if name != HEAD])

@@ -30,7 +30,7 @@ from batchgen.records import Value
 from batchgen.store import Store, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from typing import Protocol
 
@@ -56,8 +56,9 @@ if TYPE_CHECKING:
         def copied(self) -> AbstractContextManager[object]:
             """Keep a copy of the ledger up to date meanwhile, where there is to be one."""
 
-        def fetch(self, url: str) -> bytes | None:
-            """Read a picture of the run by its URL, where those are in a bucket."""
+        @property
+        def fetch(self) -> Callable[[str], bytes | None] | None:
+            """Reads a picture of the run by its URL, None when it is gone; None where those have none."""
 
         def keep(self, name: str) -> None:
             """See that a file of the directory is where it is looked for."""
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("batchgen")
 
 NOTE = "bucket.json"
-_GENERATIONS = 8
+_GENERATIONS = 2
 
 
 class _Note(Value, frozen=True, kw_only=True):
@@ -79,13 +80,14 @@ class _Note(Value, frozen=True, kw_only=True):
     token: str
     """Names the state of this directory, in the bucket's lock."""
     generations: tuple[str, ...] = ()
-    """The latest made of the ledger in it: while one of them counts, no other machine has gone on."""
+    """That of its ledger that counts, as far as is known here, and the one that is to count next."""
 
 
 class Here:
     """A run directory that has it all."""
 
     shipped = False
+    fetch = None
 
     def __init__(self, directory: Path) -> None:
         self.name = str(directory)
@@ -95,10 +97,6 @@ class Here:
     def copied(self) -> Iterator[None]:
         """There is no copy."""
         yield
-
-    def fetch(self, url: str) -> bytes | None:
-        """Nothing here has a URL."""
-        raise InputError(f"{url}: it is in a bucket, and this run is not")
 
     def keep(self, name: str) -> None:
         """It is there."""
@@ -136,6 +134,10 @@ class There:
         if ledger.is_file():
             note = _noted(self._directory)
             if note is not None and found[0].generation in note.generations:
+                # The one that counts is never pushed out by those that did not come to count.
+                _write_note(
+                    self._directory, msgspec.structs.replace(note, generations=(found[0].generation,))
+                )
                 return
             aside = _set_aside(ledger)
             logger.warning(
@@ -310,7 +312,10 @@ def _bring(bucket: Bucket, directory: Path) -> str | None:
     generation = copies.restored(bucket, directory)
     for name in (MANIFEST, JOB, TABLE) if generation is not None else ():
         path = directory / name
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as cause:
+            raise StorageError(f"{path}: {cause.strerror}; make its folder writable") from cause
         if bucket.head(name) is not None:
             bucket.fetch(name, path)
     return generation

@@ -471,6 +471,33 @@ def test_a_directory_stands_for_one_place(place: str) -> None:
         bought(f"{place}2")
 
 
+def test_a_generation_counts_even_if_nobody_could_say_so(
+    cloud: Cloud, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "EVERY", 3600.0)
+    noted: list[str] = []
+    bucket = Bucket(parsed(place))
+    with (
+        closing(Ledger(tmp_path / "ledger.db", shipped=True)) as ledger,
+        copies.Copies(bucket, ledger.path, version=None, noted=noted.append) as made,
+    ):
+        ledger.recover(now=1)
+        with closing(sqlite3.connect(ledger.path)) as other:  # the log begins anew behind its back
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        ledger.recover(now=2)
+        cloud.stop()
+        for _ in range(2):
+            with pytest.raises(StorageError, match="no answer"):
+                made.step()
+        cloud.start()
+        assert len(noted) == 2, "what did not come to count is tried again under its name"
+        bucket.put(copies.HEAD, msgspec.json.encode(made._next))
+        made.step()
+        found = copies.head(bucket)
+        assert found is not None
+        assert [found[0].generation] == noted[1:]
+
+
 def test_copies_that_fail_for_minutes_end_a_run(
     cloud: Cloud, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
