@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchgen.ledger import Ledger, Log
@@ -73,6 +73,8 @@ def _fold_elsewhere(path: Path) -> None:
 
 
 @settings(max_examples=20, deadline=None)
+@example(steps=["commit", "roll back", "copy", "commit"], most=1 << 24)
+@example(steps=["commit", "copy", "fold elsewhere", "commit", "commit", "copy", "begin"], most=4096)
 @given(steps=STEPS, most=st.sampled_from([1000, 4096, 1 << 24]))
 def test_whatever_is_committed_rolled_back_or_folded_the_copy_is_the_ledger(
     steps: list[str], most: int
