@@ -204,6 +204,7 @@ def opened(directory: Path, address: Address | None) -> Iterator[Depot]:
     :raises StorageError: the bucket does not answer, or takes nothing.
     """
     if address is None:
+        _check_no_stand_in(directory)
         yield Here(directory)
         return
     bucket = Bucket(address)
@@ -262,10 +263,11 @@ def seen(place: str, *, new: bool = False) -> Iterator[Seen]:
     Where another machine has it, or had it last, a copy is fetched that is gone afterwards.
 
     :param new: whether there may be none yet.
-    :raises InputError: there is no run in the bucket.
+    :raises InputError: there is no run in the bucket, or the directory stands for one.
     :raises StorageError: the bucket does not answer.
     """
     if not is_url(place):
+        _check_no_stand_in(Path(place))
         yield Seen(name=place, directory=Path(place), local=Path(place))
         return
     address = parsed(place)
@@ -336,6 +338,15 @@ def _set_aside(ledger: Path) -> str:
     return aside.name
 
 
+def _check_no_stand_in(directory: Path) -> None:
+    """:raises InputError: its pictures are in a bucket, and here all would pass for lost."""
+    note = _noted(directory)
+    if note is not None:
+        raise InputError(
+            f"{directory}: this directory stands for {note.address}, where the pictures are; name that"
+        )
+
+
 def _own_note(directory: Path, address: Address) -> _Note:
     """What a directory knows of the bucket that it stands for; written there where it knew of none."""
     note = _noted(directory)
@@ -354,7 +365,7 @@ def _noted(directory: Path) -> _Note | None:
     path = directory / NOTE
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Note)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as cause:
         raise InputError(
