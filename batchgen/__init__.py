@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from batchgen.job import Job
     from batchgen.outlook import Preview, preview
-    from batchgen.purchase import Progress, Stop
+    from batchgen.progress import Progress, Stop
     from batchgen.runner import Summary, run
 
 __all__ = [
@@ -51,8 +51,8 @@ _HOMES = {
     "LockedError": "errors",
     "ManifestError": "errors",
     "Preview": "outlook",
-    "Progress": "purchase",
-    "Stop": "purchase",
+    "Progress": "progress",
+    "Stop": "progress",
     "StorageError": "errors",
     "Summary": "runner",
     "preview": "outlook",

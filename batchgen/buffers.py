@@ -64,10 +64,15 @@ class Buffers:
         else:
             memory.clear()
 
+    def at_once(self, size: int) -> bool:
+        """Count `size` bytes if they are free and nobody waits for any; whether they were."""
+        free = not self._queue and self._fits(size)
+        self._held += size * free
+        return free
+
     async def take(self, size: int) -> None:
         """Wait for `size` bytes and count them; `Claim` gives them back."""
-        if not self._queue and self._fits(size):
-            self._held += size
+        if self.at_once(size):
             return
         turn = (size, anyio.Event())
         self._queue.append(turn)
@@ -105,6 +110,13 @@ class Claim:
         self.resize(0)
         await self._buffers.take(size)
         self.size = size
+
+    def at_once(self, size: int) -> bool:
+        """Do the same if there is nothing to wait for; whether there was not."""
+        self.resize(0)
+        taken = self._buffers.at_once(size)
+        self.size = size * taken
+        return taken
 
     def resize(self, size: int) -> None:
         """Hold `size` bytes from now on, without waiting: the bytes are there already."""

@@ -131,13 +131,13 @@ class _Secret(logging.Filter):
 
 
 class _Flight:
-    """What is known of a request under way."""
+    """What is known of a request under way, and how long it may take."""
 
-    def __init__(self, host: str) -> None:
-        self.scope = anyio.CancelScope()
+    def __init__(self, host: str, timeout: float) -> None:
+        self._began = anyio.current_time()
+        self.scope = anyio.CancelScope(deadline=self._began + timeout)
         self.start(host)
         self.sent = False
-        self._began = anyio.current_time()
 
     def start(self, host: str) -> None:
         """The next request of the same errand."""
@@ -327,7 +327,7 @@ class Client:
 
         A failure is `UNREACHABLE`: whatever became of the request, nothing was bought.
         """
-        flight = _Flight(self._host)
+        flight = _Flight(self._host, self._timeout)
         request = httpx.Request(
             "GET",
             httpx.URL(f"{self._base}{path}"),
@@ -351,9 +351,9 @@ class Client:
         size = kept.size if kept else 0
         if kept:  # whoever waits holds nothing, so nobody waits for each other
             kept.resize(0)
-        flight = _Flight("")
+        flight = _Flight("", self._timeout)
         result: bytearray | Failure | None = None
-        with self._buffers.claim() as claim, anyio.move_on_after(self._timeout) as flight.scope:
+        with self._buffers.claim() as claim, flight.scope:
             result = await self._download(url, flight, claim)
         if kept:
             kept.resize(size + (len(result) if isinstance(result, bytearray) else 0))
@@ -380,7 +380,7 @@ class Client:
     async def _post(
         self, asked: Request, sending: Callable[[], Awaitable[None]], claim: Claim
     ) -> Answer | Failure:
-        flight = _Flight(self._host)
+        flight = _Flight(self._host, self._timeout)
         stream = _Body(asked.body, flight, sending)
         if asked.path not in self._urls:
             self._urls[asked.path] = httpx.URL(f"{self._base}{asked.path}")
@@ -396,7 +396,7 @@ class Client:
     async def _carried(self, request: httpx.Request, flight: _Flight, claim: Claim) -> Answer | Failure:
         """Send a request with the key; a failure tells how far it came. What `sending` raises is raised."""
         result: Answer | Failure | None = None
-        with anyio.move_on_after(self._timeout) as flight.scope:
+        with flight.scope:
             try:
                 result = await self._exchange(self._http, request, flight, claim)
             except _LOST as error:
@@ -449,8 +449,7 @@ class Client:
         return Answer(response.status_code, headers, body, flight.headed)
 
     async def _whole(self, response: httpx.Response, flight: _Flight, length: int, claim: Claim) -> bytearray:
-        with flight.waiting():
-            await claim.take(length)
+        await self._claimed(length, flight, claim)
         body = self._buffers.memory(length)
         stream = cast("httpx.AsyncByteStream", response.stream)
         if isinstance(stream, Body):
@@ -497,9 +496,15 @@ class Client:
         """Count a body that grew in `Buffers`."""
         if claim.size < len(body) > _SMALL:
             if not claim.size:
-                with flight.waiting():
-                    await claim.take(max(self._buffers.usual, len(body)))
+                await self._claimed(max(self._buffers.usual, len(body)), flight, claim)
             claim.resize(max(claim.size, len(body)))
+
+    @staticmethod
+    async def _claimed(size: int, flight: _Flight, claim: Claim) -> None:
+        """Take a place in `Buffers`, waiting for it if need be."""
+        if not claim.at_once(size):
+            with flight.waiting():
+                await claim.take(size)
 
     def _inflate(self, chunk: bytes, decoder: _Inflate | _Identity, body: bytearray) -> str:
         try:

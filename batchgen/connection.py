@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import struct
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import anyio
@@ -24,7 +24,7 @@ import h11
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -270,8 +270,10 @@ async def _send(request: httpx.Request, http: h11.Connection, wire: Wire) -> Non
 
 
 def _encoded(http: h11.Connection, event: h11.Event) -> bytes:
-    with _protocol():
+    try:
         return http.send(event) or b""
+    except h11.ProtocolError as error:
+        raise httpx.RemoteProtocolError(str(error)) from error
 
 
 async def _answer(http: h11.Connection, wire: Wire) -> h11.Response:
@@ -285,16 +287,10 @@ async def _answer(http: h11.Connection, wire: Wire) -> h11.Response:
 
 async def _event(http: h11.Connection, wire: Wire) -> object:
     while True:
-        with _protocol():
+        try:
             event = http.next_event()
+        except h11.ProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
         if event is not h11.NEED_DATA:
             return event
         http.receive_data(await wire.receive())
-
-
-@contextmanager
-def _protocol() -> Iterator[None]:
-    try:
-        yield
-    except h11.ProtocolError as error:
-        raise httpx.RemoteProtocolError(str(error)) from error

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from batchgen.errors import InputError
-from batchgen.limits import MINUTE
+from batchgen.pacing import MINUTE
 from batchgen.records import Value
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Bottleneck(StrEnum):
     CONCURRENCY = "concurrency"
     RATE = "rate"
     """--rpm, or --ipm where that is lower."""
+    FOUND = "found"
+    """The limit that nobody declared, as runs here found it out."""
     TOKENS = "tpm"
     CHAIN = "chain"
     """Rows that continue one another."""
@@ -61,6 +63,8 @@ class Pace(Value, frozen=True, kw_only=True):
     concurrency: int
     starts: float | None = None
     """Requests a minute."""
+    found: bool = False
+    """Whether those are the endpoint's, found out, and nobody's to raise."""
     tokens: float | None = None
     """Tokens a minute."""
 
@@ -115,7 +119,8 @@ def lasts(load: Load, pace: Pace) -> tuple[float, Bottleneck]:
         Bottleneck.CHAIN: load.chain_s,
     }
     if pace.starts is not None:
-        times[Bottleneck.RATE] = (load.requests - 1) * MINUTE / pace.starts + last
+        rate = Bottleneck.FOUND if pace.found else Bottleneck.RATE
+        times[rate] = (load.requests - 1) * MINUTE / pace.starts + last
     if pace.tokens is not None:
         times[Bottleneck.TOKENS] = load.tokens * MINUTE / pace.tokens + last
     found = max(times, key=times.__getitem__)
@@ -140,6 +145,8 @@ def faster(load: Load, pace: Pace, seconds: float) -> Faster | None:
     if room <= 0:
         return None
     starts = math.ceil((load.requests - 1) * MINUTE / room)
+    if pace.found and pace.starts is not None and starts > pace.starts:
+        return None
     tokens = math.ceil(load.tokens * MINUTE / room)
     return Faster(
         concurrency=hands,

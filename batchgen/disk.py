@@ -186,6 +186,8 @@ class Disk:
 
         The file system is asked once a second at most.
         """
+        if not self._unwritten and anyio.current_time() < self._looked + _EVERY:
+            return None
         async with self._turn:
             while self._unwritten:
                 await self._clear.wait()

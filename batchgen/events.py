@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from batchgen.records import Outcome, Task
+    from batchgen.records import Limit, Outcome, Task
 
 logger = logging.getLogger("batchgen")
 
@@ -65,6 +65,8 @@ class Attempt(Value, frozen=True, kw_only=True, tag_field="event", tag="attempt"
     task_key: str
     attempt: int
     """Which request of this run for this task it is, from 1."""
+    hedge: bool
+    """Whether it was sent while the one before was in flight, and late."""
     model: str
     error_class: str | None
     """None where it brought what was asked for."""
@@ -98,7 +100,7 @@ class TaskEnded(Value, frozen=True, kw_only=True, tag_field="event", tag="task")
 
 
 class Cooled(Value, frozen=True, kw_only=True, tag_field="event", tag="cooled"):
-    """After an answer 429 nothing is sent for a while."""
+    """After an answer 429, or one that says nothing is left, nothing is sent for a while."""
 
     seconds: float
 
@@ -107,6 +109,17 @@ class Parked(Value, frozen=True, kw_only=True, tag_field="event", tag="parked"):
     """The day's quota is used up, and the run waits for its reset."""
 
     seconds: float
+
+
+class LimitFound(Value, frozen=True, kw_only=True, tag_field="event", tag="rate_limit"):
+    """How many requests a minute the endpoint takes was found out, or has changed by a tenth or more."""
+
+    per_minute: float
+    """What the run reckons with: the lower of the two."""
+    felt: float | None
+    """As answers 429 taught."""
+    stated: float | None
+    """As the endpoint says itself."""
 
 
 class Stopped(Value, frozen=True, kw_only=True, tag_field="event", tag="stopped"):
@@ -133,13 +146,13 @@ class RunEnded(Value, frozen=True, kw_only=True, tag_field="event", tag="run_end
     """What `run --json` says; None where something went wrong."""
 
 
-Event = RunStarted | Attempt | TaskEnded | Cooled | Parked | Stopped | Missed | RunEnded
+Event = RunStarted | Attempt | TaskEnded | Cooled | Parked | LimitFound | Stopped | Missed | RunEnded
 EVENTS: tuple[type[Event], ...] = (
-    RunStarted, Attempt, TaskEnded, Cooled, Parked, Stopped, Missed, RunEnded,
+    RunStarted, Attempt, TaskEnded, Cooled, Parked, LimitFound, Stopped, Missed, RunEnded,
 )  # fmt: skip
 
 
-def attempted(task: Task, outcome: Outcome, *, number: int) -> Attempt:
+def attempted(task: Task, outcome: Outcome, *, number: int, hedge: bool) -> Attempt:
     """What one request came to."""
     failed = outcome.kind is not None
     cost = outcome.cost_usd
@@ -148,6 +161,7 @@ def attempted(task: Task, outcome: Outcome, *, number: int) -> Attempt:
         variant=task.variant,
         task_key=task.key,
         attempt=number,
+        hedge=hedge,
         model=task.model,
         error_class=outcome.kind,
         message=outcome.message,
@@ -188,6 +202,11 @@ def unsent(task: Task, status: str, error_class: str | None, message: str) -> Ta
         error_class=error_class,
         message=message,
     )
+
+
+def found(limit: Limit) -> LimitFound:
+    """What was found out of a limit that nobody declared."""
+    return LimitFound(per_minute=limit.per_minute or 0.0, felt=limit.felt, stated=limit.stated)
 
 
 def unheard(_: Event) -> None:

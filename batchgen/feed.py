@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchgen.job import Job
     from batchgen.ledger import Ledger, Reader, Standing, State
-    from batchgen.manifest import Batch, Manifest
+    from batchgen.manifest import Batch, Finished, Manifest
     from batchgen.records import Task
     from batchgen.worker import Blocking
 
@@ -75,6 +75,7 @@ class Feed:
         reader: Reader,
         only: frozenset[str] | None,
         *,
+        finished: Finished,
         ledger: Ledger,
         provider: str,
         address: Callable[[str], str],
@@ -86,15 +87,16 @@ class Feed:
         """
         Begin with the first one.
 
+        :param finished: what is left as it is without a look.
         :param address: how a picture of the run is named to whoever is to read it.
         :param room: children that are set aside at most.
         :param blocking: runs a blocking call off the event loop.
         :param now: microseconds since 1970.
         :param tell: takes what becomes of tasks for which nothing is sent.
         """
-        self.skipped = 0
+        self.skipped = finished.tasks
         """Tasks that were left as they were."""
-        self.unsuccessful = 0
+        self.unsuccessful = finished.tasks - finished.statuses.get(Status.SUCCEEDED, 0)
         """Of those, the ones without success."""
         self.orphaned = 0
         """Tasks that failed because what they continue has no picture."""
@@ -103,7 +105,7 @@ class Feed:
         # What it was to buy anew is pending by now.
         self._job = msgspec.structs.replace(job, again=False, retry_failed=False)
         self._chained = manifest.levels > 1
-        self._batches = selected(self._job, manifest, reader, only)
+        self._batches = selected(self._job, manifest, reader, only, without=finished)
         self._rows: Iterator[_Row] = iter(())
         self._reader = reader
         self._ledger = ledger

@@ -148,6 +148,8 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ipm: _Rate | None = None
     tpm: _Rate | None = None
     attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    hedge: bool = False
+    """Whether a late request is asked once more when nothing else is left to do; the first picture counts."""
     timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
     """Seconds a request may take."""
     drain: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext, suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,16 +19,20 @@ from typing import TYPE_CHECKING
 from batchgen import depot, plan, providers, recovery
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.bookmark import Bookmark
 from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
 from batchgen.errors import InputError
 from batchgen.forecast import Seen, cents, foretold
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Reader
-from batchgen.records import ZERO, Expect, Value
+from batchgen.records import ZERO, Expect, Limit, Value
 from batchgen.references import References
+from batchgen.selection import left_alone
 from batchgen.survey import Standing, lengths, needs, survey, tokens
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from batchgen.forecast import Band
     from batchgen.job import Endpoint, Job
     from batchgen.manifest import Manifest
@@ -73,6 +78,8 @@ class Duration(Value, frozen=True, kw_only=True):
     requests: int
     """That will be sent, about."""
     bottleneck: Bottleneck
+    limit_rpm: float | None
+    """Requests a minute that it is reckoned with: declared, or found out by runs here; None where neither."""
 
 
 class BudgetCheck(Value, frozen=True, kw_only=True):
@@ -174,18 +181,35 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     with ExitStack() as stack:
         directory = stack.enter_context(depot.seen(jobs.place(job), new=True)).directory
         recovery.check_not_lost(directory / LEDGER)
-        reader = None
+        bookmark, reader = Bookmark(directory), None
         if (directory / LEDGER).is_file():
             reader = stack.enter_context(closing(Reader(directory / LEDGER)))
-            reader.check()
-            plan.check_not_mixed(jobs.place(job), endpoint, reader)
-        with tempfile.TemporaryDirectory() as scratch:
-            manifest = plan.read_manifest(job, endpoint, Path(scratch) / MANIFEST, References())
+        with tempfile.TemporaryDirectory() as scratch, _looked_through(reader, bookmark):
+            if reader is not None:
+                plan.check_not_mixed(jobs.place(job), endpoint, reader)
+            manifest = _manifest(job, endpoint, directory / MANIFEST, Path(scratch))
             plan.check_only(job, manifest, only)
-            found = survey(job, endpoint.provider, manifest, reader, only)
+            finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
+            found = survey(job, endpoint.provider, manifest, reader, only, finished=finished)
             room = _room(job, endpoint, manifest, reader, found.pictures)
         counted = ZERO if reader is None else reader.totals().counted_usd
-    return _foreseen(job, endpoint, manifest, found, counted=counted, room=room, deadline=deadline, now=now)
+        limit = Limit() if reader is None else reader.limit(endpoint.provider.base_url, endpoint.model.id)
+    pace = _pace(job, limit.per_minute)
+    return _foreseen(
+        job, endpoint, manifest, found, pace=pace, counted=counted, room=room, deadline=deadline, now=now
+    )
+
+
+def _looked_through(reader: Reader | None, bookmark: Bookmark) -> AbstractContextManager[None]:
+    return nullcontext() if reader is None else bookmark.looked_through()
+
+
+def _manifest(job: Job, endpoint: Endpoint, last: Path, scratch: Path) -> Manifest:
+    """The manifest, by a copy of the last run's: one that begins meanwhile may put another in its place."""
+    snapshot = scratch / MANIFEST
+    with suppress(OSError):  # then it is read as if there was none
+        shutil.copyfile(last, snapshot)
+    return plan.read_manifest(job, endpoint, snapshot, References())
 
 
 def _check_place(directory: Path) -> None:
@@ -212,6 +236,7 @@ def _foreseen(
     manifest: Manifest,
     found: Survey,
     *,
+    pace: Pace,
     counted: Decimal,
     room: Room,
     deadline: datetime | None,
@@ -221,9 +246,9 @@ def _foreseen(
     ways = {expect: Seen.of(rows) for expect, rows in found.ways.items()}
     band = None if unpriced else foretold(wanted, ways)
     loads = _loads(job, endpoint, found)
-    time = _duration(job, found, loads, now)
+    time = _duration(pace, found, loads, now)
     budget = None if band is None else _budget(job, band, counted, found.wanted)
-    due = None if deadline is None else _due(job, loads[1], time, deadline, now)
+    due = None if deadline is None else _due(pace, loads[1], time, deadline, now)
     refused = [
         budget is not None and not budget.enough,
         due is not None and not due.met,
@@ -311,19 +336,20 @@ def _loads(job: Job, endpoint: Endpoint, found: Survey) -> tuple[Load, Load, Loa
     return quick, usual, slow
 
 
-def _duration(job: Job, found: Survey, loads: tuple[Load, Load, Load], now: datetime) -> Duration:
+def _duration(pace: Pace, found: Survey, loads: tuple[Load, Load, Load], now: datetime) -> Duration:
     quick, usual, slow = loads
-    seconds, bottleneck = lasts(usual, _pace(job))
+    seconds, bottleneck = lasts(usual, pace)
     observed = {kind.model for kind in found.lots} & found.tempi.keys()
     return Duration(
         seconds=round(seconds, 1),
-        seconds_low=round(lasts(quick, _pace(job))[0], 1),
-        seconds_high=round(lasts(slow, _pace(job))[0], 1),
+        seconds_low=round(lasts(quick, pace)[0], 1),
+        seconds_high=round(lasts(slow, pace)[0], 1),
         done_at=_iso(_after(now, seconds)),
         latency_s=round(usual.latency_s, 2),
         observed=sum(found.tempi[name].rows for name in observed),
         requests=math.ceil(usual.requests),
         bottleneck=bottleneck,
+        limit_rpm=pace.starts,
     )
 
 
@@ -339,15 +365,21 @@ def _iso(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _pace(job: Job) -> Pace:
-    starts = [limit for limit in (job.rpm, job.ipm) if limit is not None]
-    return Pace(concurrency=job.concurrency, starts=min(starts, default=None), tokens=job.tpm)
+def _pace(job: Job, found: float | None) -> Pace:
+    """:param found: requests a minute, as runs here have found out; what is declared goes before it."""
+    declared = min((limit for limit in (job.rpm, job.ipm) if limit is not None), default=None)
+    return Pace(
+        concurrency=job.concurrency,
+        starts=found if declared is None else declared,
+        found=declared is None,
+        tokens=job.tpm,
+    )
 
 
-def _due(job: Job, load: Load, time: Duration, deadline: datetime, now: datetime) -> DeadlineCheck:
+def _due(pace: Pace, load: Load, time: Duration, deadline: datetime, now: datetime) -> DeadlineCheck:
     left = (deadline - now).total_seconds()
     met = time.seconds <= left
-    way = None if met else faster(load, _pace(job), left)
+    way = None if met else faster(load, pace, left)
     return DeadlineCheck(
         deadline=_iso(deadline),
         met=met,

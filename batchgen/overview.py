@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from batchgen import retyping
 from batchgen.errors import InputError
 from batchgen.layout import JOB, LEDGER
 from batchgen.ledger import LATEST, Failed, Moment, Onlooker, Run, Totals
-from batchgen.records import ZERO, ErrorClass, Status, Usage, Value
+from batchgen.records import ZERO, ErrorClass, Limit, Status, Usage, Value
 from batchgen.retry import RULES, Action
 
 if TYPE_CHECKING:
@@ -76,7 +77,16 @@ class Overview(Value, frozen=True, kw_only=True):
     rate_limited: int
     """Requests of this run that were answered 429."""
     retried: int
-    """Requests of this run that failed in a way that is tried again, 429 aside."""
+    """
+    Requests of this run that failed in a way that is tried again, 429 aside; where it hedges, also those that
+    were not waited for.
+    """
+    hedge: bool
+    """Whether what is late is asked for once more (`--hedge`)."""
+    late: int
+    """Good answers of this run that came after another request for their row had brought one (`--hedge`)."""
+    late_usd: Decimal
+    """What those cost: a part of `wasted_usd`."""
     prompt_tokens: int
     text_tokens: int
     """All output that is no picture, reasoning included."""
@@ -103,6 +113,8 @@ class Overview(Value, frozen=True, kw_only=True):
     """Unsuccessful tasks by error class, each with an example."""
     run: Run | None
     """The newest run: when it began and ended (UTC microseconds), why, as which process."""
+    rate_limit: Limit
+    """Requests a minute that the endpoint takes, as the newest run found out; empty where it is declared."""
     next: str | None
     """What to type next; None where nothing is known to be better than the same command."""
 
@@ -124,9 +136,11 @@ _NOTHING = Moment(
     run=None,
     answered={},
     run_usd=ZERO,
+    late_usd=ZERO,
     open=0,
     reserved_usd=ZERO,
     latest=(),
+    limit=Limit(),
 )
 """What a directory is like in which the first run reads its manifest."""
 
@@ -137,6 +151,7 @@ class Told(Value, frozen=True, kw_only=True):
     budget: float | None = None
     limit: int | None = None
     only: str | None = None
+    hedge: bool = False
 
 
 def look(directory: Path, *, name: str, held: bool, now: int, host: str) -> Overview:
@@ -191,6 +206,9 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         requests=totals.requests,
         rate_limited=sum(moment.answered.get(kind, 0) for kind in _SLOW),
         retried=sum(moment.answered.get(kind, 0) for kind in _TRIED_AGAIN),
+        hedge=told.hedge,
+        late=moment.answered.get(ErrorClass.LATE, 0),
+        late_usd=moment.late_usd,
         prompt_tokens=totals.usage.prompt_tokens,
         text_tokens=totals.usage.text_tokens,
         image_tokens=totals.usage.image_tokens,
@@ -206,6 +224,7 @@ def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, 
         unpriced=totals.unpriced,
         failures=moment.failures,
         run=run,
+        rate_limit=moment.limit,
         next=_next(directory, run, phase, left=left, failed=failed),
     )
 
@@ -269,9 +288,7 @@ def _next(directory: str, run: Run | None, phase: Phase, *, left: int | None, fa
     if phase is not Phase.ENDED or left or run.ended != "done":
         return run.command
     if not failed:
-        return shlex.join(["batchgen", "report", directory])
+        return shlex.join([*retyping.program_of(run.command), "report", directory])
     if run.command is None:
         return None
-    words = shlex.split(run.command)
-    at = words.index("--") if "--" in words else len(words)
-    return shlex.join([*words[:at], "--retry-failed", *words[at:]])
+    return retyping.shown_with(run.command, "--retry-failed")

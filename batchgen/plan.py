@@ -24,14 +24,14 @@ from batchgen.budget import Estimate
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError
 from batchgen.records import ZERO, Expect, Params, Value
-from batchgen.selection import Fate, fates
+from batchgen.selection import Fate, fates, left_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Reader
-    from batchgen.manifest import Manifest
+    from batchgen.manifest import Finished, Manifest
     from batchgen.records import Provider
     from batchgen.references import References
     from batchgen.simulator import Settings
@@ -184,12 +184,12 @@ def read_manifest(job: Job, endpoint: Endpoint, snapshot: Path, references: Refe
 
 
 def _wanted(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job, manifest: Manifest, reader: Reader, only: frozenset[str] | None, finished: Finished
 ) -> tuple[Counter[Fate], dict[Kind, int]]:
-    """How many tasks meet which fate, and how many of each kind are to be bought."""
+    """How many unfinished tasks meet which fate, and how many of each kind are to be bought."""
     counts: Counter[Fate] = Counter()
     kinds: Counter[Kind] = Counter()
-    for batch, met in fates(job, manifest, reader, only):
+    for batch, met in fates(job, manifest, reader, only, without=finished):
         asked, expects = batch.models, batch.expects
         counts.update(what for _, _, what in met)
         kinds.update((asked[index], expects[index]) for index, _, what in met if what is Fate.BUY)
@@ -263,16 +263,18 @@ def check_room(
     reader: Reader,
     only: frozenset[str] | None,
     *,
+    finished: Finished,
     space: disk.Space,
 ) -> None:
     """
     Refuse a run whose pictures cannot all be written; they are counted only where it is tight.
 
+    :param finished: what is none of the run's.
     :raises InputError: there is too little room.
     """
-    most = min(manifest.tasks, job.limit or manifest.tasks)
+    most = min(manifest.tasks - finished.tasks, job.limit or manifest.tasks)
     if space.fitting(most)[1] is not None:
-        _, kinds = _wanted(job, manifest, reader, only)
+        _, kinds = _wanted(job, manifest, reader, only, finished)
         told = shortage(space, affordable(job, endpoint, reader, _pictures(kinds)))
         if told is not None:
             raise InputError(told)
@@ -314,7 +316,7 @@ def left(
     """What is still to be bought, now that the run has ended."""
     # What this run was to buy anew is pending until it has been.
     job = msgspec.structs.replace(job, again=False, retry_failed=False)
-    counts, kinds = _wanted(job, manifest, reader, only)
+    counts, kinds = _wanted(job, manifest, reader, only, left_alone(job, manifest, reader, None))
     costs = {kind: reader.costs(*kind, most=Estimate.RECENT) for kind in kinds}
 
     def usual(name: str, expect: Expect) -> Decimal | None:

@@ -3,6 +3,9 @@ Which task runs next, and where?
 
 A fixed number of workers; whoever is free takes the retry that is due, else a new item. The pool does not
 know what an item is: `work` makes one attempt and says whether the item is finished.
+
+Workers with nothing to do may be given something that is worth doing in spare time (`spare`), and work that
+nobody waits for any more is cut off when it is all that keeps the pool from ending (`let_go`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOOK = 1.0
+"""Seconds between two looks for something to do in spare time; a source silent for as long has nothing."""
+
 
 class Pool(Generic[T]):
     """
@@ -28,11 +34,25 @@ class Pool(Generic[T]):
     as many, however long an outage lasts. `clock` runs at the pace of `anyio.current_time`.
     """
 
-    def __init__(self, *, concurrency: int, clock: Callable[[], float] = anyio.current_time) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        clock: Callable[[], float] = anyio.current_time,
+        spare: Callable[[], T | None] | None = None,
+    ) -> None:
+        """
+        Make a pool that is not at work yet.
+
+        :param spare: gives an item that is at work and worth a second worker, if any; asked when there is
+            nothing else to do and a worker is left for every retry to come. What `work` says of it is heeded
+            as for the first.
+        """
         if concurrency < 1:
             raise ValueError(f"a pool has at least one worker, not {concurrency}")
         self._concurrency = concurrency
         self._clock = clock
+        self._spare = spare
         self._inflight = 0
         self._retries: list[tuple[float, int, T]] = []
         self._returned = 0
@@ -43,7 +63,10 @@ class Pool(Generic[T]):
         self._turn = anyio.Lock(fast_acquire=True)
         self._news = anyio.Event()
         self._hungry = anyio.Event()
+        self._hungry_since = math.inf
+        """Since when the source is asked in vain."""
         self._interruptible: set[anyio.CancelScope] = set()
+        self._loose: set[anyio.CancelScope] = set()
 
     @property
     def inflight(self) -> int:
@@ -89,6 +112,7 @@ class Pool(Generic[T]):
         for scope in self._interruptible:
             scope.cancel()
         self._news.set()
+        self._sever()
 
     @contextmanager
     def waiting(self) -> Iterator[anyio.CancelScope]:
@@ -106,6 +130,26 @@ class Pool(Generic[T]):
             finally:
                 self._interruptible.discard(scope)
 
+    @contextmanager
+    def holding(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """Mark the phase of `work` that `let_go` may end."""
+        with scope:
+            try:
+                yield
+            finally:
+                self._loose.discard(scope)
+
+    def let_go(self, scope: anyio.CancelScope) -> None:
+        """Say that nobody waits for what a scope holds: it is cancelled when all else is done."""
+        self._loose.add(scope)
+        self._sever()
+
+    def _sever(self) -> None:
+        over = self._draining or (self._exhausted and not self._retries)
+        if over and self._inflight == len(self._loose):
+            for scope in self._loose:
+                scope.cancel()
+
     async def _pull(self, source: AsyncIterator[T]) -> None:
         """
         Pull one item each time a worker is hungry.
@@ -117,9 +161,10 @@ class Pool(Generic[T]):
                 await self._hungry.wait()
                 try:
                     self._fresh.append(await anext(source))
-                    self._hungry = anyio.Event()
+                    self._hungry, self._hungry_since = anyio.Event(), math.inf
                 except StopAsyncIteration:
                     self._exhausted = True
+                    self._sever()
                     return
                 finally:
                     self._news.set()
@@ -135,6 +180,7 @@ class Pool(Generic[T]):
                 self._returned += 1
                 heapq.heappush(self._retries, (self._clock() + delay, self._returned, item))
             self._news.set()
+            self._sever()
 
     async def _next(self) -> tuple[T] | None:
         """Wait for an item to begin, one worker at a time; None when there will be none."""
@@ -149,11 +195,26 @@ class Pool(Generic[T]):
                         self._inflight += 1
                         return (self._fresh.pop(),)
                     self._hungry.set()
+                    self._hungry_since = min(self._hungry_since, self._clock())
+                if self._spare is not None:
+                    item = self._spare() if self._is_idle() else None
+                    if item is not None:
+                        self._inflight += 1
+                        return (item,)
+                    wait = min(wait, _LOOK)
                 self._news = anyio.Event()
                 with anyio.move_on_after(wait):
                     await self._news.wait()
             return None
 
+    def _is_idle(self) -> bool:
+        """Whether this worker is needed neither for the source nor for a retry."""
+        silent = self._exhausted or self._clock() >= self._hungry_since + _LOOK
+        return silent and self._inflight + len(self._retries) < self._concurrency
+
     def _over(self) -> bool:
-        # What is at work has its worker, who stays for its retries: the others may go.
-        return self._draining or (self._exhausted and not self._retries)
+        if self._draining:
+            return True
+        # What is at work has its worker, who stays for its retries: the others may go, but for spare time.
+        kept = self._spare is not None and self._inflight > len(self._loose)
+        return self._exhausted and not self._retries and not kept

@@ -9,41 +9,41 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections import Counter
 from contextlib import aclosing
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal  # noqa: TC003  msgspec reads the annotations at run time
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 import msgspec
 
 from batchgen import events, limits, pricing, providers, retry
-from batchgen.budget import Budget, Estimate
 from batchgen.errors import BatchgenError
 from batchgen.feed import Feed
 from batchgen.job import OnDailyQuota
 from batchgen.limits import Gate
 from batchgen.pool import Pool
-from batchgen.records import ZERO, ErrorClass, Expect, Status, Value
+from batchgen.progress import SIGNALS, Counts, Progress, Stop
+from batchgen.purse import Purse
+from batchgen.race import Flight, Item, late
+from batchgen.records import ZERO, ErrorClass, Limit, Status
 from batchgen.retry import Action
 from batchgen.store import safe_stem
-from batchgen.worker import UNKNOWN_COST
+from batchgen.stragglers import RECENT, Stragglers
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from batchgen.budget import Reservation
     from batchgen.crew import Crew
     from batchgen.disk import Disk
-    from batchgen.feed import Offer
     from batchgen.job import Endpoint, Job
-    from batchgen.ledger import Attempt, Ledger, Reader
+    from batchgen.ledger import Ledger, Reader
     from batchgen.limits import Pass
-    from batchgen.manifest import Manifest
+    from batchgen.manifest import Finished, Manifest
     from batchgen.records import Outcome, Task
     from batchgen.store import Pictures
     from batchgen.worker import Attempting, Blocking
@@ -55,90 +55,16 @@ _PATIENCE = 3600.0
 """Seconds without any answer but "slow down" or "nobody there", after which a run is stopped."""
 _FIRST_PATIENCE = 60.0
 """The same for an endpoint that has never answered in this run: its address is wrong, most likely."""
-_NEARLY = Decimal("0.8")
-"""The share of the budget at which it is told, once."""
 _RECHECK = 600.0
 """Seconds until a daily quota is asked for again that was to be reset and was not."""
 _RECHECKS = 6
 _OVERLOADED = frozenset({503, 529})
 _SKEW = 5.0
 """Seconds by which our clock may be ahead of the one that resets a quota."""
+_PROMPTLY = 1.0
+"""Seconds within which a hedge must get through the gate; else it is looked for again."""
 _ASIDE = 4
 """Tasks a worker that may wait for what they continue, while others are bought."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What a person or a machine ends a run with."""
-
-
-class Progress(Value, frozen=True, kw_only=True):
-    """How far a run is, for whoever watches it."""
-
-    total: int
-    """Tasks of the manifest."""
-    skipped: int
-    """Tasks this run came by and left as they were."""
-    succeeded: int
-    failed: int
-    in_flight: int
-    waiting: int
-    """Tasks between two attempts."""
-    spent_usd: Decimal
-    """Ever, in this run directory."""
-    cooling: float
-    """Seconds until the endpoint takes requests again."""
-    stopping: str | None
-    """Why nothing new is started, while what is in flight ends."""
-
-
-class Stop(Value, frozen=True, kw_only=True):
-    """Why a run ended before its tasks did, and what to do about it."""
-
-    reason: str
-    message: str
-    remedy: str
-    exit_status: int = 3
-
-    @property
-    def by_signal(self) -> bool:
-        """Whether somebody wanted it to end."""
-        return self.exit_status > 128
-
-    @classmethod
-    def of_signal(cls, number: int, what: str) -> Stop:
-        """What a signal stops, and that the same command goes on with it."""
-        name = signal.Signals(number).name
-        return cls(
-            reason=name,
-            message=f"{name}: {what}",
-            remedy="run the same command to go on",
-            exit_status=128 + (signal.SIGTERM if number == signal.SIGHUP else number),
-        )
-
-
-class _Item:
-    """A task on its way, with what happened to it in this run."""
-
-    __slots__ = ("attempts", "by_kind", "parent_sha", "requests", "task")
-
-    def __init__(self, offer: Offer) -> None:
-        self.task = offer.task
-        self.parent_sha = offer.parent_sha
-        self.attempts = 0
-        """Those that count."""
-        self.requests = 0
-        self.by_kind: Counter[ErrorClass] = Counter()
-        state = offer.state
-        if state is not None and (state.status, state.parent_sha) == (Status.PENDING, offer.parent_sha):
-            self.by_kind[ErrorClass.UNCERTAIN] = state.uncertain
-
-
-class Counts:
-    """What a run has done so far."""
-
-    def __init__(self) -> None:
-        self.succeeded = 0
-        self.failed = 0
-        self.requests = 0
-        self.run_usd = ZERO
 
 
 def _stop(outcome: Outcome, where: str, *, reason: str | None = None) -> Stop:
@@ -167,6 +93,7 @@ class Purchase:
         check: Callable[[], None],
         spent: Decimal,
         only: frozenset[str] | None,
+        finished: Finished,
         on_progress: Callable[[Progress], None] | None,
         on_event: Callable[[events.Event], None],
         signals: bool,
@@ -182,6 +109,7 @@ class Purchase:
         :param check: raises `StorageError` where nothing more may be bought; it does not block.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
+        :param finished: what is left as it is without a look.
         :param on_progress: called with every settled attempt and once a second, on the event loop.
         :param on_event: takes what happens, for the log file; on the event loop.
         :param signals: whether SIGINT, SIGTERM and SIGHUP drain the run; the second one ends it at once.
@@ -204,13 +132,22 @@ class Purchase:
         self._wall = wall
         self._refused: BatchgenError | None = None
         """What the ledger or the snapshot said when it could not be written or read."""
-        self._hands = min(job.concurrency, max(1, manifest.tasks))
-        self._pool: Pool[_Item] = Pool(concurrency=self._hands)
+        # A hedge needs a hand of its own, also where there are fewer tasks than hands.
+        self._hands = min(job.concurrency, max(1, manifest.tasks) * (1 + job.hedge))
+        self._pool: Pool[Item] = Pool(concurrency=self._hands, spare=self._late if job.hedge else None)
+        self._stragglers = Stragglers(
+            ((one.model, one.expect), one.latency)
+            for one in (reader.attempted(endpoint.provider.name, most=RECENT) if job.hedge else ())
+            if one.error_class is None
+        )
+        self._flying: dict[Flight, None] = {}
+        """What is in flight, the earliest first."""
         self.feed = Feed(
             job,
             manifest,
             reader,
             only,
+            finished=finished,
             ledger=ledger,
             provider=endpoint.provider.name,
             address=store.address,
@@ -219,19 +156,12 @@ class Purchase:
             now=self._now,
             tell=on_event,
         )
-        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng)
-        limit = None if job.budget is None else Decimal(str(job.budget))
-        self._budget = Budget(limit, spent)
-        self._notice = None if limit is None or spent >= limit * _NEARLY else limit * _NEARLY
-        self._overrun = False
-        self._estimates: dict[tuple[str, Expect], Estimate] = {}
-        # What earlier runs paid: a resumed run needs not be as careful as a first one.
-        self._learned = {
-            (model.id, expect): reader.costs(model.id, expect, most=Estimate.RECENT)
-            for model in endpoint.provider.models
-            for expect in Expect
-        }
-        self._settled = anyio.Event()
+        self.limit = Limit()
+        if job.rpm is None and job.ipm is None:
+            # What an endpoint states it states again; what was felt is where this run begins.
+            self.limit = Limit(felt=reader.limit(endpoint.provider.base_url, endpoint.model.id).felt)
+        self._gate = Gate(rpm=job.rpm, ipm=job.ipm, tpm=job.tpm, rng=rng, known=self.limit)
+        self._purse = Purse(job.budget, spent, endpoint=endpoint, reader=reader)
         self._model = providers.models_of(endpoint.provider)
         parks = job.on_daily_quota is OnDailyQuota.WAIT
         self._policy = retry.Policy(attempts=job.attempts, daily_quota=Action.PARK if parks else Action.STOP)
@@ -252,8 +182,10 @@ class Purchase:
             failed=self.counts.failed + self.feed.orphaned,
             in_flight=self._pool.inflight,
             waiting=self._pool.retrying,
-            spent_usd=self._budget.spent,
+            hedges=self.counts.hedges,
+            spent_usd=self._purse.spent,
             cooling=self._gate.cooling,
+            rate_limit=self.limit,
             stopping=self.stop.reason if self.stop else None,
         )
 
@@ -265,6 +197,8 @@ class Purchase:
         """
         source = self._items()
         self._heard = anyio.current_time()
+        if self.limit != Limit():
+            self._note_limit()  # it is this run's as well
         async with self._crew.hired(self._hands) as self._workers, anyio.create_task_group() as aside:
             if self._signals:
                 aside.start_soon(self._listen, aside.cancel_scope)
@@ -279,18 +213,34 @@ class Purchase:
         if self._refused is not None:
             raise self._refused
 
-    async def _items(self) -> AsyncGenerator[_Item, None]:
+    async def _items(self) -> AsyncGenerator[Item, None]:
         """The tasks that are to be bought, read no further ahead than they are needed."""
         offers = self.feed.offers()
         try:
             async with aclosing(offers):
                 async for offer in offers:
-                    yield _Item(offer)
+                    yield Item(offer)
         except BatchgenError as cause:
             self._refuse(cause)
 
-    async def _turn(self, item: _Item, number: int) -> float | None:
+    async def _turn(self, item: Item, number: int) -> float | None:
         """An attempt, once the disk has room for its picture; see `_attempt` for what comes back."""
+        hold, item.hedge = item.hedge, None
+        if not await self._has_room():
+            if hold is None:
+                return 0.0
+            self._forgo(item, hold)
+            return None
+        try:
+            if hold is not None:
+                return await self._hedge(item, number, hold)
+            return await self._attempt(item, number)
+        except BatchgenError as cause:
+            self._refuse(cause)
+            return None
+
+    async def _has_room(self) -> bool:
+        """Whether the disk has room for one picture more; else the run ends."""
         missing = None
         with self._pool.waiting() as drained:
             missing = await self._disk.room(self._pool.inflight)
@@ -298,33 +248,72 @@ class Purchase:
             self._halt(
                 Stop(reason="disk", message=missing, remedy="run the same command again when there is room")
             )
-        if missing is not None or drained.cancelled_caught:
-            return 0.0
-        try:
-            delay = await self._attempt(item, number)
-        except BatchgenError as cause:
-            self._refuse(cause)
-            return None
-        if delay is None:
-            self.feed.ended(item.task.key)
-        return delay
+        return missing is None and not drained.cancelled_caught
 
     def _refuse(self, cause: BatchgenError) -> None:
         """End the run for good, but not before what is in flight has landed: it is paid for."""
         self._refused = self._refused or cause
         self._halt(Stop(reason="storage", message=str(cause), remedy=""))
 
-    async def _attempt(self, item: _Item, number: int) -> float | None:
-        """One request for one task; the seconds until its next one, None when it is final or the run ends."""
-        task = item.task
-        hold = await self._reserve(task)
+    async def _attempt(self, item: Item, number: int) -> float | None:
+        """
+        One request for one task.
+
+        Returns the seconds until its next one; None when the task is final, goes on with another request, or
+        the run ends.
+        """
+        hold = await self._reserve(item.task)
         if hold is None:
             return 0.0
         with self._pool.waiting() as drained:
             leave = await self._gate.enter(pricing.CAREFUL_TOKENS)
         if drained.cancelled_caught:
-            self._budget.release(hold)
+            self._purse.release(hold)
             return 0.0
+        return await self._fly(item, number, leave, hold, hedge=False)
+
+    def _late(self) -> Item | None:
+        """A task whose request is late, with money for another one; none while anything holds others up."""
+        calm = self._gate.is_free(pricing.CAREFUL_TOKENS)
+        if not calm or not self._stragglers.allows(self.counts.hedges, self.counts.requests):
+            return None
+        now = anyio.current_time()
+        for flight in self._flying:
+            item = flight.item
+            patience = self._stragglers.patience((item.task.model, item.task.expect))
+            if now - flight.began > patience and item.could_be_hedged(self._job.attempts):
+                others = self._pool.inflight + self._pool.retrying
+                item.hedge = self._purse.spare(item.task, others=others)
+                if item.hedge is None:
+                    return None
+                item.hedged = True
+                self.counts.hedges += 1
+                return item
+        return None
+
+    async def _hedge(self, item: Item, number: int, hold: Reservation) -> float | None:
+        """Another request for a task whose own is late; see `_attempt` for what comes back."""
+        leave = None
+        with self._pool.waiting(), anyio.move_on_after(_PROMPTLY):
+            leave = await self._gate.enter(pricing.CAREFUL_TOKENS)
+        if leave is None or item.is_settled:
+            if leave is not None:
+                self._gate.settle(leave, None, ok=False)
+            self._forgo(item, hold)
+            return None
+        return await self._fly(item, number, leave, hold, hedge=True)
+
+    def _forgo(self, item: Item, hold: Reservation) -> None:
+        """Do not hedge after all; it may be tried again."""
+        self._purse.release(hold)
+        item.hedged = False
+        self.counts.hedges -= 1
+
+    async def _fly(
+        self, item: Item, number: int, leave: Pass, hold: Reservation, *, hedge: bool
+    ) -> float | None:
+        """Send what has money and leave, and settle what it comes to."""
+        task = item.task
         attempt = self._ledger.start(
             key=task.key,
             row_id=task.id,
@@ -336,82 +325,82 @@ class Purchase:
             expect=task.expect,
             parent_sha=item.parent_sha,
         )
-        outcome = await self._workers[number].attempt(
-            task, lambda: attempt.stem, sending=lambda: self._submit(attempt)
-        )
-        return await self._settle(item, attempt, outcome, leave, hold)
+        flight = Flight(item, attempt, hedge=hedge)
+        self._flying[flight] = None
+        outcome = None
+        try:
+            with self._pool.holding(flight.scope):
+                outcome = await self._workers[number].attempt(
+                    task, flight.stem, sending=lambda: self._submit(flight)
+                )
+        finally:
+            del self._flying[flight]
+            item.landed(flight)
+        return await self._settle(flight, outcome, leave, hold)
 
-    async def _submit(self, attempt: Attempt) -> None:
+    async def _submit(self, flight: Flight) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # it may have lost by now, and is free
         self._check()
-        await self._ledger.submitted(attempt, now=self._now())
+        flight.sent = True
+        await self._ledger.submitted(flight.attempt, now=self._now())
         self.counts.requests += 1
 
     async def _reserve(self, task: Task) -> Reservation | None:
         """Money for one request; None when there is none left, or the run is ending."""
-        estimate = self._estimate(task.model, task.expect)
-        asking = pricing.asking(task, self._model(task.model)) or ZERO
-        while True:
-            likely = estimate.likely + asking / 2  # a token has four bytes of English, three of Chinese
-            hold = self._budget.reserve(estimate.most + asking, likely)
-            if hold is not None:
-                return hold
-            if not self._budget.could_fit_later(likely):
-                self._halt(
-                    Stop(
-                        reason="budget",
-                        message=f"the budget of ${self._job.budget:,.2f} has no room for another"
-                        f" {'answer' if task.expect is Expect.TEXT else 'picture'}"
-                        f" (${self._budget.spent:,.4f} spent, ${likely:,.4f} needed)",
-                        remedy="raise --budget and run the same command again",
-                    )
-                )
+        while (hold := self._purse.reserve(task)) is None:
+            shortage = self._purse.shortage(task)
+            if shortage is not None:
+                remedy = "raise --budget and run the same command again"
+                self._halt(Stop(reason="budget", message=shortage, remedy=remedy))
                 return None
             with self._pool.waiting() as drained:
-                await self._settled.wait()
+                await self._purse.settled.wait()
             if drained.cancelled_caught:
                 return None
+        return hold
 
     async def _settle(
-        self, item: _Item, attempt: Attempt, outcome: Outcome, leave: Pass, hold: Reservation
+        self, flight: Flight, landed: Outcome | None, leave: Pass, hold: Reservation
     ) -> float | None:
-        """Account for an attempt, and do what follows from it; see `_attempt` for what comes back."""
+        """
+        Account for an attempt, and do what follows from it; see `_attempt` for what comes back.
+
+        :param landed: None where it was cut off because it had lost.
+        """
+        item, outcome = flight.item, landed or flight.cut()
+        if outcome.kind is None:
+            self._stragglers.answered((item.task.model, item.task.expect), outcome.latency)
+            outcome = late(outcome) if flight.lost else outcome
         kind = outcome.kind
         counts = kind is None or retry.RULES[kind].counts
-        item.attempts += counts
-        item.requests += 1
-        if counts:
+        if counts and landed is not None:
             # Not back from where a park has put it: while nothing is asked, nothing is heard.
             self._heard, self._answered = max(self._heard, anyio.current_time()), True
             self._parks = self._parks if leave.at <= self._parked_at else 0
-        if kind is not None:
-            item.by_kind[kind] += 1
-        decision = self._decide(item, outcome)
+        item.note(kind, counts=counts)
+        decision = self._decide(flight, outcome)
         status = self._status(outcome, decision)
-        with anyio.CancelScope(shield=True):  # it is paid for, and on disk
-            await self._disk.persist(
-                lambda: self._ledger.settle(
-                    attempt,
-                    outcome,
-                    status=status,
-                    counts=counts,
-                    in_credits=self._credits(outcome.cost_usd),
-                    now=self._now(),
-                )
-            )
-        self._book(item.task, outcome, hold)
-        self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind is None)
-        self._log(item, outcome, decision)
-        self._tell(events.attempted(item.task, outcome, number=item.requests))
+        if status is not Status.PENDING:
+            self._end(flight, status)
+        goes_on = flight.lost or bool(item.flights)
+        await self._persist(flight, outcome, status, counts=counts)
+        self._book(flight, outcome, hold)
+        self._gate.settle(leave, outcome.usage.total_tokens or None, ok=kind in {None, ErrorClass.LATE})
+        self._log(flight, outcome, decision, goes_on=goes_on)
+        self._tell(events.attempted(item.task, outcome, number=flight.number, hedge=flight.hedge))
         if status is not Status.PENDING:
             self._tell(events.ended(item.task, status, outcome))
-        delay = self._follow(item, outcome, decision, leave)
+            self.feed.ended(item.task.key)
+        delay = None if landed is None else self._follow(item, outcome, decision, leave)
+        self._learn(outcome, leave)
         self._report()
-        return delay
+        return None if goes_on else delay
 
-    def _decide(self, item: _Item, outcome: Outcome) -> retry.Decision | None:
+    def _decide(self, flight: Flight, outcome: Outcome) -> retry.Decision | None:
         if outcome.kind is None:
             return None
-        return retry.decide(
+        item = flight.item
+        decision = retry.decide(
             outcome.kind,
             attempts=item.attempts,
             same=item.by_kind[outcome.kind],
@@ -419,6 +408,11 @@ class Purchase:
             retry_after=outcome.retry_after,
             rng=self._rng,
         )
+        is_decided = flight.lost or any(other.sent for other in item.flights)
+        if decision.action is Action.FAIL and is_decided:
+            # By the other request: it is the retry.
+            return retry.Decision(action=Action.RETRY)
+        return decision
 
     @staticmethod
     def _status(outcome: Outcome, decision: retry.Decision | None) -> Status:
@@ -426,8 +420,38 @@ class Purchase:
             return Status.SUCCEEDED
         return retry.RULES[outcome.kind].status if decision.action is Action.FAIL else Status.PENDING
 
+    def _end(self, flight: Flight, status: Status) -> None:
+        """Let one request be the one that counts; what is still in flight for its task has lost."""
+        flight.item.decided = flight
+        self.counts.hedges_won += flight.hedge and status is Status.SUCCEEDED
+        for other in flight.item.flights:
+            other.lost = True
+            if other.sent:  # it is paid for: while there is other work it may land
+                self._pool.let_go(other.scope)
+            else:
+                other.scope.cancel()
+
+    async def _persist(self, flight: Flight, outcome: Outcome, status: Status, *, counts: bool) -> None:
+        """Note the end of a request, for as long as the disk refuses to."""
+        item = flight.item
+
+        def write() -> Awaitable[None]:
+            # Anew with each try: another request may have ended the task while the disk refused this one.
+            is_decided = item.decided not in {None, flight}
+            return self._ledger.settle(
+                flight.attempt,
+                outcome,
+                status=None if is_decided else status,
+                counts=counts,
+                in_credits=self._credits(outcome.cost_usd),
+                now=self._now(),
+            )
+
+        with anyio.CancelScope(shield=True):  # it is paid for, and on disk
+            await self._disk.persist(write)
+
     def _follow(
-        self, item: _Item, outcome: Outcome, decision: retry.Decision | None, leave: Pass
+        self, item: Item, outcome: Outcome, decision: retry.Decision | None, leave: Pass
     ) -> float | None:
         """Do what was decided; the seconds until the task's next attempt, None when it is final."""
         if decision is None or outcome.kind is None:
@@ -451,6 +475,21 @@ class Purchase:
         elif outcome.http_status in _OVERLOADED:
             self._gate.overloaded()
         return decision.delay
+
+    def _learn(self, outcome: Outcome, leave: Pass) -> None:
+        """Go by what an answer says of limits, and note what was found out of them."""
+        held = self._gate.heed(leave, outcome.quotas)
+        if held:
+            self._tell(events.Cooled(seconds=held))
+        found = self._gate.limit
+        if found.is_news(self.limit):
+            self.limit = found
+            self._note_limit()
+            self._tell(events.found(found))
+
+    def _note_limit(self) -> None:
+        endpoint = self.endpoint
+        self._ledger.note_limit(endpoint.provider.base_url, endpoint.model.id, self.limit, now=self._now())
 
     def _bear(self, outcome: Outcome) -> None:
         """Put up with answers that cost nothing and bring nothing, but not for ever."""
@@ -476,36 +515,13 @@ class Purchase:
         hours, minutes = divmod(round(wait / 60), 60)
         logger.warning("daily quota used up; going on at %s, in %d h %d min", when, hours, minutes)
 
-    def _book(self, task: Task, outcome: Outcome, hold: Reservation) -> None:
-        cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
+    def _book(self, flight: Flight, outcome: Outcome, hold: Reservation) -> None:
+        counted = self._purse.book(flight.item.task, outcome, hold)
         self.counts.run_usd += outcome.cost_usd or ZERO
-        # What may have been billed without saying how much counts as a dear picture: a budget must not hope.
-        self._budget.settle(hold, hold.unanswered if outcome.kind in UNKNOWN_COST else cost)
-        self._warn_of_money(task, cost, hold)
-        if outcome.kind is None and outcome.cost_usd is not None:
-            self._estimate(task.model, task.expect).observe(cost)
+        self.counts.hedges -= flight.hedge and not flight.sent
+        self.counts.hedges_usd += counted if flight.lost else ZERO
         if outcome.images:
             self._disk.observe(sum(image.bytes for image in outcome.images))
-        self._settled.set()
-        self._settled = anyio.Event()
-
-    def _warn_of_money(self, task: Task, cost: Decimal, hold: Reservation) -> None:
-        budget = self._job.budget
-        if budget is None:
-            return
-        spent = self._budget.spent
-        if self._notice is not None and spent >= self._notice:
-            self._notice = None
-            logger.warning("%.0f %% of the budget is used: $%.2f of $%.2f", 100 * _NEARLY, spent, budget)
-        if cost > hold.amount and not self._overrun:
-            self._overrun = True
-            logger.warning(
-                "row %s was billed $%.4f, more than the $%.4f held back for it: dearer than any before,"
-                " so the budget may be passed by the difference",
-                task.id,
-                cost,
-                hold.amount,
-            )
 
     def _halt(self, stop: Stop) -> None:
         """Begin nothing more; the first reason is the one that is told."""
@@ -514,15 +530,20 @@ class Purchase:
             self._tell(events.Stopped(reason=stop.reason, message=stop.message))
         self._pool.drain()
 
-    def _log(self, item: _Item, outcome: Outcome, decision: retry.Decision | None) -> None:
-        task = item.task
+    def _log(
+        self, flight: Flight, outcome: Outcome, decision: retry.Decision | None, *, goes_on: bool
+    ) -> None:
+        task = flight.item.task
         row = task.id if task.variant == 1 else f"{task.id} ({task.variant})"
+        said = (outcome.message or "").rstrip(".")
         if decision is None:
             logger.debug("row %s: done in %.1f s", row, outcome.latency)
+        elif flight.lost:
+            logger.debug("row %s: %s: %s", row, outcome.kind, said)
         elif decision.action in {Action.RETRY, Action.COOL}:
             wait = max(decision.delay, outcome.retry_after or 0.0)
-            said = (outcome.message or "").rstrip(".")
-            logger.info("row %s: %s: %s; again in %.1f s", row, outcome.kind, said, wait)
+            again = "asked for again already" if goes_on else f"again in {wait:.1f} s"
+            logger.info("row %s: %s: %s; %s", row, outcome.kind, said, again)
         else:
             logger.info("row %s: %s: %s", row, outcome.kind, outcome.message)
 
@@ -562,15 +583,6 @@ class Purchase:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self.progress())
-
-    def _estimate(self, name: str, expect: Expect) -> Estimate:
-        known = self._estimates.get((name, expect))
-        if known is None:
-            # Whoever is asked for words may draw all the same.
-            careful = pricing.careful(self._model(name)) or ZERO
-            learned = self._learned.get((name, expect), ())
-            known = self._estimates[name, expect] = Estimate(careful, learned)
-        return known
 
     def _credits(self, cost: Decimal | None) -> Decimal | None:
         each = self.endpoint.provider.usd_per_credit

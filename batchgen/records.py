@@ -77,6 +77,8 @@ class ErrorClass(StrEnum):
     """The row this one continues has no picture: nothing was sent."""
     UNWRITTEN = "unwritten"
     """A picture that came and could not be written; it was bought."""
+    LATE = "late"
+    """A good answer that came after another request for the same task (a hedge) had brought one."""
 
 
 class Expect(StrEnum):
@@ -362,6 +364,39 @@ class Look(Value, frozen=True, kw_only=True):
     """Whether it is of one colour."""
 
 
+class Quota(Value, frozen=True, kw_only=True):
+    """What an answer says of one of the endpoint's limits; None where it does not."""
+
+    limit: float | None = None
+    """1 or more."""
+    window: float | None = None
+    """Seconds for which the limit holds, 1 or more."""
+    remaining: float | None = None
+    reset: float | None = None
+    """Seconds from when the request started, for that is when it was counted, until it is as before."""
+    of_requests: bool = True
+    """Whether requests are counted, or pictures, of which each asks for one; else tokens and the like."""
+
+
+class Limit(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """How many requests a minute an endpoint takes, as far as a run has found out."""
+
+    felt: float | None = None
+    """As answers 429 taught."""
+    stated: float | None = None
+    """As the endpoint says itself."""
+
+    @property
+    def per_minute(self) -> float | None:
+        """What is to be reckoned with: a gateway may state more than the endpoint behind it takes."""
+        return min((each for each in (self.felt, self.stated) if each is not None), default=None)
+
+    def is_news(self, before: Limit) -> bool:
+        """Whether either of them is another one than before, by a tenth or more."""
+        pairs = ((self.felt, before.felt), (self.stated, before.stated))
+        return any(now is not None and (then is None or abs(now - then) >= then / 10) for now, then in pairs)
+
+
 class Outcome(Value, frozen=True, kw_only=True):
     """What one attempt came to, without the bytes: the only thing that travels back from a worker."""
 
@@ -377,6 +412,7 @@ class Outcome(Value, frozen=True, kw_only=True):
     request_id: str | None = None
     http_status: int | None = None
     retry_after: float | None = None
+    quotas: tuple[Quota, ...] = ()
     usage: Usage = Usage()
     cost_usd: Decimal | None = None
     """By tokens and price; None when the model has no price."""

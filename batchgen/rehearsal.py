@@ -34,6 +34,7 @@ from batchgen.errors import DamagedError, StorageError
 from batchgen.job import LEDGER, MANIFEST
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import is_held
+from batchgen.manifest import Finished
 from batchgen.purchase import Purchase
 from batchgen.records import ErrorClass
 from batchgen.references import References
@@ -287,6 +288,7 @@ class _Stage:
             check=lambda: None,
             spent=self._spent,
             only=only,
+            finished=Finished(),
             on_progress=None,
             on_event=lambda _: None,
             signals=False,

@@ -194,6 +194,11 @@ RULES: Mapping[ErrorClass, Rule] = {
         status=Status.PENDING,
         remedy="Make room, or make the run directory writable, then run the same command.",
     ),
+    ErrorClass.LATE: Rule(
+        action=Action.FAIL,
+        status=Status.FAILED,  # of none: another request has ended the task
+        remedy="The row has its picture from another request; without --hedge it is asked for once.",
+    ),
 }
 
 

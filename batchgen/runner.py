@@ -31,16 +31,18 @@ from batchgen import depot as depots
 from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
+from batchgen.bookmark import Bookmark
 from batchgen.crew import Workers
 from batchgen.errors import BatchgenError, InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.ledger import Ledger, Reader
 from batchgen.lock import RunLock
-from batchgen.purchase import SIGNALS, Purchase, Stop
-from batchgen.records import Value
+from batchgen.progress import SIGNALS, Stop
+from batchgen.purchase import Purchase
+from batchgen.records import Limit, Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
-from batchgen.selection import selected, wanted_again
+from batchgen.selection import left_alone, selected, wanted_again
 from batchgen.store import write_whole
 from batchgen.version import __version__
 
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Pictures
@@ -92,6 +94,12 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows this run brought to their picture, or to their words."""
     requests: int
     """Requests this run sent."""
+    hedges: int
+    """Those of them that asked once more while another one was in flight, and late (`--hedge`)."""
+    hedges_won: int
+    """Those of them that came first."""
+    hedges_usd: Decimal
+    """What the losers of those races count for, whichever of two each was; a part of `counted_usd`."""
     prompt_tokens: int
     text_tokens: int
     image_tokens: int
@@ -125,6 +133,8 @@ class Summary(Value, frozen=True, kw_only=True):
     """Rows with tokens whose model has no price: their cost is not in the sums."""
     failures: tuple[tuple[str, int, str], ...]
     """Unsuccessful rows: class, how many, one message."""
+    rate_limit: Limit
+    """Requests a minute that the endpoint takes, as was found out where none is declared."""
     elapsed_s: float
     stopped: Stop | None
     exit_status: int
@@ -182,6 +192,7 @@ def run(
     with (
         RunLock(directory),
         depots.opened(directory, jobs.address(job)) as depot,
+        Bookmark(directory) as bookmark,
         _log_of(job, endpoint) as log,
     ):
         recovery.check_not_lost(directory / LEDGER)
@@ -190,16 +201,17 @@ def run(
             closing(Ledger(path, blocking=around.blocking, shipped=depot.shipped)) as ledger,
             closing(Reader(path)) as reader,
         ):
-            reader.check()
-            plan.check_not_mixed(place, endpoint, reader)
             references = References(fetch=depot.fetch)
-            manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
-            plan.check_only(job, manifest, only)
+            with bookmark.looked_through():
+                plan.check_not_mixed(place, endpoint, reader)
+                manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
+                plan.check_only(job, manifest, only)
+                finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
             store = depot.pictures
             space = plan.space_for(
                 endpoint, manifest, reader, directory, shipped=depot.shipped, look=around.free
             )
-            plan.check_room(job, endpoint, manifest, reader, only, space=space)
+            plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
             # Before the ledger forgets whose they are: a kill between would leave them for good.
             store.sweep(reader.unfinished())
             _begin(job, endpoint, manifest, ledger, directory, command=command)
@@ -235,6 +247,7 @@ def run(
                 check=depot.check,
                 spent=totals.counted_usd,
                 only=only,
+                finished=finished,
                 on_progress=on_progress,
                 on_event=tell,
                 signals=signals,
@@ -263,6 +276,7 @@ def run(
                 summary = _summary(
                     job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
                 )
+            bookmark.put(manifest)
             tell(_over(summary))
             return summary
 
@@ -510,6 +524,9 @@ def _summary(
         not_looked_at=0 if seen is None else seen.left,
         bought=counts.succeeded,
         requests=counts.requests,
+        hedges=counts.hedges,
+        hedges_won=counts.hedges_won,
+        hedges_usd=counts.hedges_usd,
         prompt_tokens=tally.prompt_tokens,
         text_tokens=tally.text_tokens,
         image_tokens=tally.image_tokens,
@@ -529,6 +546,7 @@ def _summary(
         budget_needed=needed,
         unpriced=tally.unpriced,
         failures=tuple((each.kind, each.count, each.message) for each in reader.failures()),
+        rate_limit=purchase.limit,
         elapsed_s=elapsed,
         stopped=stop,
         exit_status=stop.exit_status if stop is not None else int(failed + waiting > 0),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from batchgen import retry
 from batchgen.job import OnUncertain
 from batchgen.ledger import Standing
+from batchgen.manifest import Finished
 from batchgen.records import ErrorClass, Status
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ UNSEEN = Standing()
 """Of a task the ledger knows nothing of."""
 _LOST = Standing(status=Status.FAILED)
 """Of a task that this run will find without a picture for good."""
+_NOTHING = Finished()
+_WORTH = 10
+"""Where less than a tenth is finished, to find out which takes longer than it spares."""
 
 
 class Fate(StrEnum):
@@ -39,17 +44,31 @@ class Fate(StrEnum):
 
 
 def selected(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job,
+    manifest: Manifest,
+    reader: Reader | None,
+    only: frozenset[str] | None,
+    *,
+    without: Finished = _NOTHING,
+    counting: bool = False,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Standing | None]]]]:
     """
     The tasks a job is about: each batch with its indices and what the ledger knows of them and their parents.
 
     They come in manifest order, those that continue others after all that continue fewer: level by level.
+
+    :param without: what the job is known to leave as it is (`finished`).
+    :param counting: no task is made of them.
     """
     for level in range(manifest.levels):
         left = job.limit
         # The first so many tasks are those of the whole manifest.
-        for batch in manifest.batches(level if manifest.levels > 1 and left is None else None):
+        batches = (
+            manifest.gathered(without=without)
+            if counting and manifest.levels == 1
+            else manifest.batches(level if manifest.levels > 1 and left is None else None, without=without)
+        )
+        for batch in batches:
             chosen = [index for index, row in enumerate(batch.ids) if only is None or row in only][:left]
             mine = (
                 [index for index in chosen if batch.depths[index] == level] if manifest.levels > 1 else chosen
@@ -64,6 +83,29 @@ def selected(
                     break
 
 
+def left_alone(job: Job, manifest: Manifest, reader: Reader | None, known: Finished | None) -> Finished:
+    """
+    What a job leaves as it is, as far as that is found without a look at each task.
+
+    :param known: what is finished, if that is known already.
+    """
+    if reader is None or job.only is not None or job.limit is not None or job.again:
+        return _NOTHING
+    if job.retry_failed:
+        return finished(manifest, reader, only=Status.SUCCEEDED)
+    return finished(manifest, reader) if known is None else known
+
+
+def finished(manifest: Manifest, reader: Reader, *, only: Status | None = None) -> Finished:
+    """What is final, by the ledger, or final in one way; nothing where to find out would take longer."""
+    # Whether a row that continues another is finished hangs on that one's picture, too.
+    final = reader.final() if manifest.levels == 1 else {}
+    kinds = [kind for kind in final if only in {None, kind[0]}]
+    if sum(map(final.__getitem__, kinds)) * _WORTH < manifest.tasks:
+        return _NOTHING
+    return manifest.finished(partial(reader.final_keys, kinds))
+
+
 def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[Standing]:
     keys = [batch.parents[index] or "" for index in indices]
     known = reader.standings([*dict.fromkeys(keys)]) if reader is not None else {}
@@ -71,17 +113,22 @@ def _parents(batch: Batch, indices: list[int], reader: Reader | None) -> list[St
 
 
 def fates(
-    job: Job, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job,
+    manifest: Manifest,
+    reader: Reader | None,
+    only: frozenset[str] | None,
+    *,
+    without: Finished = _NOTHING,
 ) -> Iterator[tuple[Batch, list[tuple[int, State | None, Fate]]]]:
     """
-    What becomes of the tasks a job is about, foretold: in the batches and the order of `selected`.
+    What becomes of the tasks a job is about, foretold, in the order of `selected`; no task is made of them.
 
     Two bytes a task are held where rows continue others: what becomes of one hangs on what becomes of the
     other.
     """
     chained = manifest.levels > 1
     coming, lost = bytearray(manifest.tasks * chained), bytearray(manifest.tasks * chained)
-    for batch, chosen in selected(job, manifest, reader, only):
+    for batch, chosen in selected(job, manifest, reader, only, without=without, counting=True):
         met = []
         for index, state, standing in chosen:
             parent, comes = standing, False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchgen.conditions import Assumption, Conditions
     from batchgen.job import Job
-    from batchgen.purchase import Stop
+    from batchgen.progress import Stop
     from batchgen.simulator import Settings
 
 _MANY, _BUSY, _SPARE = 10, 0.95, 1.1

@@ -18,7 +18,7 @@ import anyio.lowlevel
 import msgspec
 
 from batchgen import worker
-from batchgen.dialects import DIALECTS
+from batchgen.dialects import DIALECTS, quotas
 from batchgen.records import (
     Attached,
     ErrorClass,
@@ -97,7 +97,7 @@ class StandIn:
     async def attempt(
         self,
         task: Task,
-        stem: Callable[[], str],
+        stem: Callable[[], Awaitable[str | None]],
         *,
         sending: Callable[[], Awaitable[None]],
     ) -> Outcome:
@@ -121,6 +121,7 @@ class StandIn:
         except ValueError as cause:
             return worker.failed(Failure(kind=ErrorClass.BAD_REQUEST, message=str(cause)), model)
         decided = self._endpoint.ask(asked, Offer(model=model, provider=self._provider))
+        said = quotas.read(decided.headers, now=self._wall())
         lost = isinstance(decided, Decided) and decided.ending in _LOST
         hangs = isinstance(decided, Decided) and decided.ending is Ending.HANG
         if hangs or decided.delay >= self._timeout:
@@ -131,9 +132,11 @@ class StandIn:
         if lost:
             return worker.failed(Failure(kind=ErrorClass.UNCERTAIN, message="no whole answer"), model)
         if isinstance(decided, Decided) and decided.answer.tokens.image:
-            return self._drawn(task, model, decided)
-        reply = self._endpoint.written(decided) if isinstance(decided, Decided) else decided
-        return self._worded(task, model, reply)
+            outcome = self._drawn(task, model, decided)
+        else:
+            reply = self._endpoint.written(decided) if isinstance(decided, Decided) else decided
+            outcome = self._worded(task, model, reply)
+        return msgspec.structs.replace(outcome, quotas=said)
 
     def _worded(self, task: Task, model: Model, reply: Reply) -> Outcome:
         """An answer of words alone, or an error: few bytes, and read as they are."""

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from batchgen.job import Job
     from batchgen.ledger import Journey, Reader, State
-    from batchgen.manifest import Batch, Manifest
+    from batchgen.manifest import Batch, Finished, Manifest
     from batchgen.records import Model, Provider
 
-LATEST = 20_000
+LATEST = 5_000
 """Requests that are learned from."""
 _USUAL_SIZE = "1K"
 """As of 2026-11 models make it unless asked for another."""
@@ -122,16 +122,26 @@ class _Places(NamedTuple):
 
 
 def survey(
-    job: Job, provider: Provider, manifest: Manifest, reader: Reader | None, only: frozenset[str] | None
+    job: Job,
+    provider: Provider,
+    manifest: Manifest,
+    reader: Reader | None,
+    only: frozenset[str] | None,
+    *,
+    finished: Finished,
 ) -> Survey:
-    """Go through manifest and ledger; blocks."""
-    journeys = {} if reader is None else reader.journeys(most=LATEST)
-    counts: Counter[Standing] = Counter()
+    """
+    Go through manifest and ledger; blocks.
+
+    :param finished: what the job leaves as it is without a look.
+    """
+    counts = Counter[Standing]()
+    for status, count in finished.statuses.items():
+        counts[_left(Status(status))] += count
     lots: dict[Kind, Lot] = defaultdict(Lot)
-    places: dict[str, _Places] = {}
     quiet = _keeps_to_words(provider)
-    unseen, depths, known = array("q"), set(), 0
-    for batch, met in fates(job, manifest, reader, only):
+    unseen, depths, known = array("q"), set(), finished.tasks
+    for batch, met in fates(job, manifest, reader, only, without=finished):
         kinds = _kinds(batch, quiet=quiet)
         for index, state, what in met:
             counts[_standing(job, what, state)] += 1
@@ -145,15 +155,25 @@ def survey(
                     depths.add(batch.depths[index])
             if state is None and reader is not None and what is Fate.BUY:
                 unseen.append(_named(batch.ids[index], batch.keys[index]))
-            elif journeys and (key := batch.keys[index]) in journeys:
-                places[key] = _Places(kinds[index], batch.said[index], batch.shown[index])
     if reader is not None and unseen and known < sum(reader.totals().tasks.values()):
         changed = _changed(manifest, reader, unseen)
         counts[Standing.NEW] -= changed
         counts[Standing.CHANGED] += changed
     found = Survey(counts=counts, lots=dict(lots), levels=max(1, len(depths)))
-    _learn(found, provider, journeys, places)
+    journeys = {} if reader is None else reader.journeys(most=LATEST)
+    _learn(found, provider, journeys, _places(manifest, journeys, quiet=quiet))
     return found
+
+
+def _places(manifest: Manifest, journeys: Mapping[str, Journey], *, quiet: bool) -> dict[str, _Places]:
+    """What is known of tasks by the manifest, where they are in it still."""
+    return {
+        key: _Places(kind, said, shown)
+        for batch in manifest.having(journeys)
+        for key, kind, said, shown in zip(
+            batch.keys, _kinds(batch, quiet=quiet), batch.said, batch.shown, strict=True
+        )
+    }
 
 
 def _keeps_to_words(provider: Provider) -> bool:
@@ -182,9 +202,14 @@ def _standing(job: Job, what: Fate, state: State | None) -> Standing:
     if what is Fate.ORPHAN:
         return Standing.FAILED
     if what is Fate.LEAVE:
-        left = {Status.SUCCEEDED: Standing.DONE, Status.UNCERTAIN: Standing.UNCERTAIN_LEFT}
-        return Standing.FAILED if state is None else left.get(state.status, Standing.FAILED)
+        return _left(None if state is None else state.status)
     return _bought(job, state)
+
+
+def _left(status: Status | None) -> Standing:
+    """How a task is told of that is final."""
+    left = {Status.SUCCEEDED: Standing.DONE, Status.UNCERTAIN: Standing.UNCERTAIN_LEFT}
+    return Standing.FAILED if status is None else left.get(status, Standing.FAILED)
 
 
 def _bought(job: Job, state: State | None) -> Standing:

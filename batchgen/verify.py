@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from batchgen import depot as depots
 from batchgen import providers, recovery, results
 from batchgen.address import is_url
+from batchgen.bookmark import Bookmark
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.imaging import Check
 from batchgen.inspection import Inspection, Kind
@@ -109,7 +110,7 @@ def verify(
             return _audited(whole, check, on_progress)
     if not is_url(name):
         _check_begun(Path(name))
-    with depots.owned(name) as (directory, depot):
+    with depots.owned(name) as (directory, depot), Bookmark(directory):
         _check_begun(directory)
         restored = _restored(directory)
         whole = _Run(name=depot.name, directory=directory, pictures=depot.pictures, live=False)

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 
 from batchgen import imaging, pricing
+from batchgen.dialects import quotas
 from batchgen.errors import CorruptImageError, InputError, StorageError
 from batchgen.records import ErrorClass, Expect, Failure, Generation, Image, Outcome, Request
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from batchgen.disk import Disk
     from batchgen.imaging import Check, Picture
     from batchgen.provenance import Labels
-    from batchgen.records import EncodedImage, ImageOptions, Model, ReportedUsage, Task, Usage
+    from batchgen.records import EncodedImage, ImageOptions, Model, Quota, ReportedUsage, Task, Usage
     from batchgen.references import References
     from batchgen.store import Pictures
 
@@ -45,7 +46,11 @@ if TYPE_CHECKING:
         """Makes attempts: a worker, or what stands in for one where nothing is sent."""
 
         async def attempt(
-            self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
+            self,
+            task: Task,
+            stem: Callable[[], Awaitable[str | None]],
+            *,
+            sending: Callable[[], Awaitable[None]],
         ) -> Outcome:
             """See `Worker.attempt`."""
 
@@ -107,15 +112,21 @@ class Worker:
         self._redact = redact
 
     async def attempt(
-        self, task: Task, stem: Callable[[], str], *, sending: Callable[[], Awaitable[None]]
+        self,
+        task: Task,
+        stem: Callable[[], Awaitable[str | None]],
+        *,
+        sending: Callable[[], Awaitable[None]],
     ) -> Outcome:
         """
         Buy one picture, once.
 
-        :param stem: the file name, without extension, that belongs to this task; known once it is sent.
+        :param stem: asked when the answer is there, which file the picture fills (without extension); None:
+            nobody needs it any more, it is accounted for and not kept.
         :param sending: awaited before the first byte of the request's body leaves.
         """
         began, started_at = anyio.current_time(), int(self._wall() * 1e6)
+        said: tuple[Quota, ...] = ()
         request = await self._written(task)
         if isinstance(request, Failure):
             return self._failed(task, request)
@@ -124,8 +135,11 @@ class Worker:
                 outcome = self._failed(task, answer)
             else:
                 # From here on it is paid for: nothing may interrupt it on its way to the disk.
+                said = quotas.read(answer.headers, now=started_at / 1e6)
                 with anyio.CancelScope(shield=True):
-                    outcome = await self._keep(task, stem(), answer)
+                    name = await stem()
+                    kept = self._drop(task, answer) if name is None else self._keep(task, name, answer)
+                    outcome = await kept
         return msgspec.structs.replace(
             outcome,
             # An endpoint may quote the key it was sent, wherever it has words.
@@ -135,6 +149,7 @@ class Worker:
             tool_calls=outcome.tool_calls and self._redact(outcome.tool_calls),
             finish_reason=outcome.finish_reason and self._redact(outcome.finish_reason),
             request_id=outcome.request_id and self._redact(outcome.request_id),
+            quotas=said,
             started_at=started_at,
             latency=anyio.current_time() - began,
         )
@@ -176,11 +191,7 @@ class Worker:
 
     def _digest(self, task: Task, stem: str, answer: Answer) -> Outcome | Generation:
         """Read an answer and keep its picture; a generation comes back while that is a link, or unwritten."""
-        reading = self._dialect.read(
-            answer.status, answer.headers, answer.body, now=self._wall(), expect=task.expect
-        )
-        # All of it is read; a large picture is not held twice while it is decoded.
-        self._client.recycle(answer)
+        reading = self._read(task, answer)
         if isinstance(reading, Failure):
             return self._failed(task, reading)
         picture = _picture(reading)
@@ -191,6 +202,28 @@ class Worker:
             return self._stored(task, stem, reading, data)
         except StorageError:
             return reading  # the next try, with what patience it takes, is `_keep`'s
+
+    def _read(self, task: Task, answer: Answer) -> Generation | Failure:
+        reading = self._dialect.read(
+            answer.status, answer.headers, answer.body, now=self._wall(), expect=task.expect
+        )
+        # All of it is read; a large picture is not held twice while it is decoded.
+        self._client.recycle(answer)
+        return reading
+
+    async def _drop(self, task: Task, answer: Answer) -> Outcome:
+        """Account for an answer as if it were kept, and keep nothing of it."""
+
+        def account() -> Outcome:
+            reading = self._read(task, answer)
+            if isinstance(reading, Failure):
+                return self._failed(task, reading)
+            seen = [found for image, found in self._examined(reading.images) if not image.draft]
+            # One that is a link, or damaged, is of unknown size.
+            sizes = [(found.width, found.height) for found in seen] or [(1024, 1024)] * bool(reading.images)
+            return self._said(task, reading, sizes)
+
+        return await self._blocking(account)
 
     def _stored(self, task: Task, stem: str, generation: Generation, data: bytes | bytearray) -> Outcome:
         picture = _picture(generation)

@@ -47,6 +47,19 @@ _ALONE = {
         "Peak memory and time over 1,000 and over 1,000,000 rows; times are multiples of what pyarrow needs "
         "to read id and prompt from the same file.",
     ),
+    "quota": (
+        "A quota, declared and not",
+        "What batchgen alone makes of that endpoint, with the bounds it is held to.",
+    ),
+    "ledger": (
+        "The ledger alone",
+        "How many tasks a second go through started, submitted and settled, each step durable before the "
+        "next, beside what the disk lets SQLite do at most.",
+    ),
+    "rehearsal": (
+        "A night before it is bought",
+        "How much quicker `batchgen plan --rehearse` is than the night it foretells.",
+    ),
     "references": (
         "Pictures that many rows bring along",
         "How often a file is read that many rows name, and what a run with such rows holds in memory.",

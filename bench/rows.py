@@ -4,10 +4,13 @@ Does a run cost the same memory for a thousand rows and for a million, and does 
     python -m bench.rows [--trio]
 
 Each run is a process of its own: `runner.run` on the simulator, without latency, for the first 1,000 tasks
-of a manifest. Its peak memory over a manifest of 1,000,000 rows may be 50 MB above that over 1,000 rows:
+of a manifest. Its peak memory over a manifest of 1,000,000 rows may be 60 MB above that over 1,000 rows:
 for CSV with ids and without, with one prompt for all rows, for Parquet, for a second run in the same
-directory, and for one in which 999,000 tasks are done. Times are told as multiples of what pyarrow needs to
-read id and prompt from the same file. Linux only: the peak is VmHWM of /proc/self/status.
+directory, and for those in which 999,000 tasks are done. Times are told as multiples of what pyarrow needs to
+read id and prompt from the same file; a run that goes on where another has ended in order may take six times
+as long until its first request, whichever rows are missing, and a plan of it eight times. After a kill all of
+the ledger is looked through, which is told and not bounded. Linux only: the peak is VmHWM of
+/proc/self/status.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ import pyarrow.parquet as pq
 
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import results, runner
+from batchgen import outlook, plan, results, runner
+from batchgen.bookmark import Bookmark
 from batchgen.ledger import Ledger, Reader
 from batchgen.records import Image
 from batchgen.references import References
@@ -40,7 +44,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FEW, MANY, BOUGHT = 1_000, 1_000_000, 1_000
-BOUND_MB = 50
+BOUND_MB = 60
+BOUND_FIRST = 6
+"""Times what pyarrow needs to read id and prompt, until a resumed run has sent its first request."""
+BOUND_PLAN = 8
+"""The same, until it is told what such a run would do."""
+BOUND_STATUS = 0.2
+"""Seconds; the whole process, its start included."""
+_PLAN = "plan"
+"""In the place of a backend: nothing is run."""
 KINDS = ("csv", "csv-without-ids", "csv-one-prompt", "csv-one-prompt-without-ids", "parquet")
 _PART = 50_000
 _SETTINGS = Settings(latency=0.0, paint=False)
@@ -61,6 +73,10 @@ def _carry_out(source: str, directory: str, limit: str, backend: str) -> None:
         return time.monotonic()
 
     given: dict[str, object] = {"provider": "simulator", "output": directory, "limit": int(limit) or None}
+    if backend == _PLAN:
+        found = outlook.preview(jobs.resolve(source, given))
+        print(json.dumps({"whole": time.monotonic() - began, "buy": found.buy}))
+        return
     around = runner.Surroundings(
         backend=backend, transport=SimulatorTransport(Endpoint(_SETTINGS, clock=clock))
     )
@@ -108,15 +124,27 @@ class Bench:
                 file.write_table(pa.table({name: cells[name] for name in names}, schema))
         return path
 
-    def run(self, source: Path, name: str, limit: int = BOUGHT) -> dict[str, Any]:
-        """Carry out one run in a process of its own."""
+    def run(
+        self, source: Path, name: str, limit: int = BOUGHT, *, backend: str | None = None
+    ) -> dict[str, Any]:
+        """Carry out one run, or a plan of it, in a process of its own."""
         command = [sys.executable, "-m", "bench.rows", "--child", str(source), str(self.folder / name)]
-        answer = subprocess.run([*command, str(limit), self.backend], check=True, stdout=subprocess.PIPE)
+        answer = subprocess.run(
+            [*command, str(limit), backend or self.backend], check=True, stdout=subprocess.PIPE
+        )
         figures: dict[str, Any] = json.loads(answer.stdout)
         return figures
 
-    def compare(self, told: str, few: dict[str, Any], many: dict[str, Any], read: float) -> None:
-        """Print what a million rows cost beside a thousand."""
+    def compare(
+        self,
+        told: str,
+        few: dict[str, Any],
+        many: dict[str, Any],
+        read: float,
+        *,
+        bound: float = float("inf"),
+    ) -> None:
+        """Print what a million rows cost beside a thousand; `bound` is on the first request, in `read`s."""
         more = many["peak"] - few["peak"]
         first = "nothing to send" if many["first"] is None else f"{many['first'] / read:5.1f} x"
         print(
@@ -126,6 +154,8 @@ class Bench:
         )
         if abs(more) > BOUND_MB or many["rows"] != MANY:
             self.broken.append(told)
+        if many["first"] is not None and many["first"] > bound * read:
+            self.broken.append(f"{told}: first request after more than {bound} x")
 
 
 def _took(call: Callable[[], object], times: int = 3) -> float:
@@ -136,6 +166,10 @@ def _took(call: Callable[[], object], times: int = 3) -> float:
         call()
         best = min(best, time.perf_counter() - began)
     return best
+
+
+def _whole(figures: dict[str, Any]) -> float:
+    return float(figures["whole"])
 
 
 def _read(source: Path) -> float:
@@ -201,27 +235,66 @@ def _nearly_done(bench: Bench, rows: int) -> tuple[Path, Path]:
     """A manifest, and a run directory in which all of its tasks but the last thousand are done."""
     source, directory = bench.manifest("csv", rows), bench.folder / f"nearly-done-{rows}"
     directory.mkdir()
-    reading = manifests.Reading(model="gemini-3.1-flash-image-preview")
-    table = manifests.read(str(source), reading, snapshot=directory / jobs.MANIFEST, look=References().look)
+    job = jobs.resolve(str(source), {"provider": "simulator", "output": str(directory)})
+    table = plan.read_manifest(job, plan.checked(job, {}), directory / jobs.MANIFEST, References())
     _fill(directory, table, rows - BOUGHT)
     return source, directory
 
 
+def _forget(directory: Path, names: list[int]) -> None:
+    """Put these rows back to pending, and end a run that buys nothing in order."""
+    path = directory / jobs.LEDGER
+    with Bookmark(directory) as bookmark:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY)")
+            connection.executemany("INSERT INTO chosen VALUES (?)", [(f"row-{number}",) for number in names])
+            connection.execute("UPDATE tasks SET status = 'pending' WHERE id IN (SELECT id FROM chosen)")
+        bookmark.put(manifests.Manifest(directory / jobs.MANIFEST))
+
+
+_MISSING: dict[str, Callable[[int], list[int]]] = {
+    "at the start": lambda _: [*range(BOUGHT)],
+    "at the end": lambda rows: [*range(rows - BOUGHT, rows)],
+    "anywhere": lambda rows: [*range(0, rows, rows // BOUGHT)],
+}
+"""Which rows are missing, of so many."""
+
+
+def _statuses(bench: Bench, *directories: Path) -> None:
+    """What `status` takes over few tasks and over many."""
+    few, many = (
+        _took(
+            lambda path=path: subprocess.run(  # type: ignore[misc]
+                [sys.executable, "-m", "batchgen", "status", str(path)], check=True, capture_output=True
+            ),
+            5,
+        )
+        for path in directories
+    )
+    print(f"status over 999,000 tasks: {many / few:.2f} x that over 1,000 ({many:.2f} s)")
+    if many > BOUND_STATUS:
+        bench.broken.append(f"status: more than {BOUND_STATUS} s")
+
+
 def _resumes(bench: Bench) -> None:
-    """What is left of a nearly finished run, its status, and its table."""
+    """What is left of a nearly finished run, its status, its plan, and its table."""
     few_source, few = _nearly_done(bench, 2 * FEW)
     source, many = _nearly_done(bench, MANY)
-    commands = [[sys.executable, "-m", "batchgen", "status", str(directory)] for directory in (few, many)]
-    seconds = [
-        _took(lambda command=command: subprocess.run(command, check=True, capture_output=True))  # type: ignore[misc]
-        for command in commands
-    ]
-    print(f"status over 999,000 tasks: {seconds[1] / seconds[0]:.2f} x that over 1,000")
-    before = bench.run(few_source, few.name, 0)
-    after = bench.run(source, many.name, 0)
-    bench.compare("csv, 999,000 tasks done", before, after, _read(source))
-    if after["bought"] != BOUGHT:
-        bench.broken.append(f"{after['bought']} pictures bought where {BOUGHT} were missing")
+    _statuses(bench, few, many)
+    read = _read(source)
+    for where, missing in [("after a kill", None), *_MISSING.items()]:
+        if missing is not None:
+            _forget(few, missing(2 * FEW))
+            _forget(many, missing(MANY))
+            told = min((bench.run(source, many.name, 0, backend=_PLAN) for _ in range(3)), key=_whole)
+            print(f"plan, 999,000 done, {where}: {told['whole'] / read:.1f} x")
+            if told["whole"] > BOUND_PLAN * read or told["buy"] != BOUGHT:
+                bench.broken.append(f"plan, {where}: after more than {BOUND_PLAN} x, or of other rows")
+        before, after = bench.run(few_source, few.name, 0), bench.run(source, many.name, 0)
+        bound = float("inf") if missing is None else BOUND_FIRST
+        bench.compare(f"999,000 done, {where}", before, after, read, bound=bound)
+        if after["bought"] != BOUGHT:
+            bench.broken.append(f"{after['bought']} pictures bought where {BOUGHT} were missing")
     table = pq.read_table(many / jobs.TABLE)
     plain = _took(lambda: pq.write_table(table, bench.folder / "plain.parquet", compression="zstd"))
     with closing(Reader(many / jobs.LEDGER)) as reader:

@@ -56,6 +56,8 @@ UNTOUCHED = {"status": "pending", "attempts": 0, "cost": None, **dict.fromkeys(T
 """A task the ledger has never heard of."""
 ABANDONED = "the run ended before the answer was recorded"
 """How the ledger words what a run did not live to settle."""
+CUT = "this one was not waited for"
+"""How it words what lost to another request and was cut off at the end."""
 
 
 class Killed(BaseException):
@@ -312,17 +314,26 @@ class Night(Nights):
 
     endpoint: Watched
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, slow: float = 0.0) -> None:
+        """
+        Draw a night.
+
+        :param slow: the share of answers that take long; where there is one, rows and hands are many, and
+            late requests are asked for once more.
+        """
         self.rng = rng = random.Random(seed)
         self.seed = seed
         self.happened: Counter[str] = Counter()
         self.life = Life(folder)
-        self.rpm = rng.choice((None, None, 3.0, 12.0, 60.0))
+        self.rpm = rng.choice((None, 60.0) if slow else (None, None, 3.0, 12.0, 60.0))
         super().__init__(
-            folder, _settings(seed, rng, self.rpm), backend=("asyncio", "trio")[seed % 2], endpoint=Watched
+            folder,
+            _settings(seed, rng, self.rpm, slow),
+            backend=("asyncio", "trio")[seed % 2],
+            endpoint=Watched,
         )
         self.manuscript = Manuscript([])
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 4) + (6 if slow else 0)):
             self.manuscript.add(rng)
         most = 0.2 + 0.05 * len(self.manuscript.tasks)
         self.budget = round(rng.uniform(0.15, most), 3) if rng.random() < 0.4 else None
@@ -337,12 +348,14 @@ class Night(Nights):
         self.killed: set[int] = set()
         """The runs that were killed after they had begun."""
         self.second_chances = 0
-        self.attempts = rng.randint(1, 5)
+        self.attempts = rng.randint(2 if slow else 1, 5)
+        self.hedging = slow > 0 or seed % 5 == 0
         self.values: dict[str, object] = {
-            "concurrency": rng.choice((1, 2, 3, 4, 8)),
+            "concurrency": rng.choice((8, 16) if slow else (1, 2, 3, 4, 8)),
             "attempts": self.attempts,
             "timeout": rng.choice((15.0, 60.0, 300.0)),
             "rpm": self.rpm,
+            "hedge": self.hedging,
         }
 
     def surroundings(self, seed: int) -> runner.Surroundings:
@@ -470,11 +483,13 @@ class Night(Nights):
             self.happened[f"stopped: {summary.stopped.reason}"] += 1
 
 
-def _settings(seed: int, rng: random.Random, rpm: float | None) -> Settings:
-    faults = {name: rng.uniform(0.05, 0.15) for name in rng.sample(FAULTS, rng.randint(0, 3))}
+def _settings(seed: int, rng: random.Random, rpm: float | None, slow: float) -> Settings:
+    faults = {name: rng.uniform(0.05, 0.15) for name in rng.sample(FAULTS, rng.randint(0, 1 if slow else 3))}
     faults[FAULTS[seed % len(FAULTS)]] = rng.uniform(0.15, 0.4)
     if rng.random() < 0.3:
         faults["reset_before"] = rng.uniform(0.05, 0.3)
+    if slow:
+        faults["slow"] = slow
     if rng.random() < 0.3:
         faults["draft"] = rng.uniform(0.1, 0.5)
     return Settings(
@@ -482,7 +497,7 @@ def _settings(seed: int, rng: random.Random, rpm: float | None) -> Settings:
         paint=False,
         faults=Faults(**faults),
         shape=rng.choice(SHAPES),  # type: ignore[arg-type]
-        latency=rng.choice((0.0, 0.1, 1.0)),
+        latency=rng.choice((0.1, 1.0) if slow else (0.0, 0.1, 1.0)),
         rpm=rng.choice((None, rpm, 10.0)),
         burst=3,
     )
@@ -494,6 +509,7 @@ class Attempt:
 
     key: str
     run: int
+    started_at: int
     submitted_at: int | None
     settled_at: int | None
     error_class: str | None
@@ -515,6 +531,11 @@ class Attempt:
     def adopted(self) -> bool:
         """Whether nothing is known of it but its picture, which a later run found."""
         return self.settled_at is not None and self.error_class is None and self.cost is None
+
+    @property
+    def cut(self) -> bool:
+        """Whether it lost to another request for its row, and was not waited for."""
+        return self.error_class == "uncertain" and (self.error_message or "").endswith(CUT)
 
     @property
     def unknown(self) -> bool:
@@ -556,6 +577,7 @@ class Audit:
         self.declared_limits_hold()
         self.the_table_is_the_ledger_and_the_files()
         if final:
+            self.one_of_two_requests_counts()
             assert all(self.tasks[row["task_key"]]["status"] != "pending" for row in self.table)
 
     @cached_property
@@ -583,20 +605,36 @@ class Audit:
 
     def no_task_is_bought_after_its_picture_came(self) -> None:
         for key, attempts in self.by_key.items():
-            *earlier, last = attempts
-            assert all(attempt.error_class for attempt in earlier), f"{key}: bought after its picture came"
-            assert (last.error_class is None) == (self.tasks[key]["status"] == "succeeded"), attempts
+            good = [attempt for attempt in attempts if attempt.error_class is None]
+            assert len(good) == (self.tasks[key]["status"] == "succeeded"), attempts
+            for winner in good:
+                after = attempts[attempts.index(winner) + 1 :]
+                assert len(after) <= self.night.hedging, f"{key}: bought after its picture came"
+                assert all(one.started_at <= (winner.settled_at or 0) for one in after), attempts
             uncertain = sum(attempt.error_class == "uncertain" for attempt in attempts)
-            assert uncertain <= 2 * (1 + self.night.second_chances), (
-                f"{key}: {uncertain} times without answer"
-            )
+            most = (2 + self.night.hedging) * (1 + self.night.second_chances)
+            assert uncertain <= most, f"{key}: {uncertain} times without answer"
+
+    def one_of_two_requests_counts(self) -> None:
+        """What a hedge brings is there once, and its loser is paid for and not kept."""
+        losers = [attempt for attempt in self.attempts if attempt.error_class == "late" or attempt.cut]
+        assert self.night.hedging or not losers
+        for loser in losers:
+            task, others = self.tasks[loser.key], self.by_key[loser.key]
+            assert task["status"] == "succeeded", others
+            assert task["wasted"] == sum(one.cost or 0 for one in others if one.error_class), others
+            won = next(one for one in others if one.error_class is None)
+            self.night.happened["hedges that won"] += won.started_at > loser.started_at
+            self.night.happened["losers cut off"] += loser.cut
+            self.night.happened["losers that came late"] += not loser.cut
 
     def no_task_is_given_up_before_its_attempts_are_used(self) -> None:
         for key, attempts in self.by_key.items():
-            kind = ErrorClass(attempts[-1].error_class or ErrorClass.BLOCKED)
+            kind = ErrorClass(self.tasks[key]["error_class"] or ErrorClass.BLOCKED)
             rule = RULES[kind]
             final = self.tasks[key]["status"] != "pending" and rule.action is Action.RETRY
-            if not final or (kind is ErrorClass.UNCERTAIN and self.night.skipping):
+            skipped = self.tasks[key]["status"] == "uncertain" and self.night.skipping
+            if not final or skipped:
                 continue
             same = sum(attempt.error_class == kind for attempt in attempts)
             latest = [attempt for attempt in attempts if attempt.run == attempts[-1].run]
@@ -616,7 +654,8 @@ class Audit:
         for attempt in self.attempts:
             content = self.night.contents[attempt.key]
             submitted[content] += attempt.submitted_at is not None
-            abandoned[content] += attempt.submitted_at is not None and attempt.abandoned
+            left = attempt.abandoned or attempt.cut
+            abandoned[content] += attempt.submitted_at is not None and left
         self.night.happened["answers lost with their process"] = abandoned.total()
         for content in seen | submitted:
             # A process may have died between the note and the first byte.
@@ -628,7 +667,8 @@ class Audit:
         for attempt in self.attempts:
             content = self.night.contents[attempt.key]
             unknown[content] += attempt.unknown
-            dead[content] += attempt.abandoned and attempt.submitted_at is not None
+            left = attempt.abandoned or attempt.cut
+            dead[content] += left and attempt.submitted_at is not None
             answer = self.answers.get(attempt.request_id or "")
             if attempt.unknown:
                 assert (attempt.total_tokens, attempt.cost) == (0, None), "unknown is not free"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.runner import Summary
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen import runner
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.simulator.answers import Draw
 
 BACKENDS = ("asyncio", "trio")
@@ -268,6 +268,7 @@ async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path)
             manifest,
             reader,
             None,
+            finished=manifests.Finished(),
             ledger=ledger,
             provider="simulator",
             address=Store(tmp_path).address,
@@ -306,6 +307,7 @@ async def test_a_row_whose_parent_lands_while_the_manifest_is_read_is_offered(
             manifest,
             reader,
             None,
+            finished=manifests.Finished(),
             ledger=ledger,
             provider="simulator",
             address=Store(tmp_path).address,

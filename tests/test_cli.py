@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchgen import __version__
-from batchgen.cli import cli, commands
+from batchgen.cli import cli, commands, running
+from batchgen.cli.counting import limit_told
 from batchgen.job import Job
+from batchgen.progress import Progress
+from batchgen.records import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -638,3 +642,44 @@ def test_a_place_that_cannot_even_be_looked_at_is_bad_input(
     provider = ["--provider", "simulator"] if arguments[0] in {"plan", "run"} else []
     assert cli([*arguments, *provider]) == 2
     assert re.fullmatch(rf"batchgen: {LONG}: File name too long; .+\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("limit", "line", "short"),
+    [
+        (Limit(), [], ""),
+        (
+            Limit(felt=870.4, stated=5000),
+            ["  limit     about 870 requests a minute, as its answers 429 tell"],
+            "limit ~870/min",
+        ),
+        (
+            Limit(felt=1200, stated=900),
+            ["  limit     900 requests a minute, as the endpoint says"],
+            "limit 900/min",
+        ),
+        (
+            Limit(felt=4.25),
+            ["  limit     about 4.2 requests a minute, as its answers 429 tell"],
+            "limit ~4/min",
+        ),
+    ],
+)
+def test_what_was_found_out_of_a_limit_is_told_with_who_says_so(
+    limit: Limit, line: list[str], short: str
+) -> None:
+    assert limit_told(limit) == line
+    progress = Progress(
+        total=0,
+        skipped=0,
+        succeeded=0,
+        failed=0,
+        in_flight=0,
+        waiting=0,
+        hedges=0,
+        spent_usd=Decimal(0),
+        cooling=0.0,
+        rate_limit=limit,
+        stopping=None,
+    )
+    assert running._postfix(progress) == f", $0.00, 0 in flight{short and ', '}{short}"

@@ -36,7 +36,7 @@ from tests.test_end_to_end import ROOT, account, simulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
 
 AMPLE = Free(bytes=10**15, files=None)
 FULL = OSError(28, "No space left on device")

@@ -24,6 +24,7 @@ from PIL import Image
 
 import batchgen
 from batchgen import job as jobs
+from batchgen.records import Limit
 from batchgen.runner import Surroundings, run
 from batchgen.simulator.paint import prompt_mark
 
@@ -143,7 +144,8 @@ def test_faults_on_the_wire_cost_no_row_and_hide_no_token(tmp_path: Path, backen
         "refusal=0.05",
     )
     flags = [word for fault in faults for word in ("--fault", fault)]
-    with simulator("--seed", "8", "--no-paint", *flags) as url:
+    limits = ("--rpm", "90000", "--quota-headers", "ietf")
+    with simulator("--seed", "8", "--no-paint", *limits, *flags) as url:
         manifest = manifest_of(tmp_path, [f"picture {n}" for n in range(50)])
         summary = bought(url, manifest, tmp_path / "run", backend, concurrency=12)
         endpoint = account(url)
@@ -151,6 +153,7 @@ def test_faults_on_the_wire_cost_no_row_and_hide_no_token(tmp_path: Path, backen
     assert len(table) == 50
     assert not {row["status"] for row in table} & {"pending"}
     assert summary.tasks["succeeded"] > 40
+    assert summary.rate_limit == Limit(stated=90_000), "what headers say arrives"
     assert summary.uncertain > 0
     assert summary.spent_usd <= Decimal(endpoint["usd"]) <= summary.spent_usd + summary.uncertain_usd
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import struct
 import subprocess
 import sys
@@ -21,7 +23,9 @@ from batchgen.errors import CorruptImageError
 from batchgen.imaging import MAX_PIXELS, Check, Picture, examine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from types import BuiltinFunctionType, FrameType
 
 WIDTH, HEIGHT = 23, 17
 
@@ -72,6 +76,36 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def png(*chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and body of each chunk of a PNG."""
+    at = 8
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        yield kind, data[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def recut(data: bytes, cuts: list[int], *, between: bytes = b"") -> bytes:
+    """A PNG whose pixels are cut into chunks at these places, with a chunk more behind the first."""
+    parts = [*chunks(data)]
+    first = next(number for number, (kind, _) in enumerate(parts) if kind == b"IDAT")
+    pixels = b"".join(body for kind, body in parts if kind == b"IDAT")
+    places = [0, *sorted(cut % (len(pixels) + 1) for cut in cuts), len(pixels)]
+    cut = [chunk(b"IDAT", pixels[start:end]) for start, end in itertools.pairwise(places)]
+    others = [chunk(kind, body) if kind != b"IDAT" else b"" for kind, body in parts]
+    return png(*others[:first], cut[0], between, *cut[1:], *others[first:])
+
+
+def decodes(data: bytes) -> bool:
+    """What the decoder says of a file as it is."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def header(width: int = WIDTH, height: int = HEIGHT, tail: bytes = b"\x08\x02\0\0\0") -> bytes:
@@ -309,6 +343,56 @@ UNDECODABLE = {
 def test_pixels_that_do_not_decode_are_seen_by_the_full_check_alone(name: str) -> None:
     assert accepts(UNDECODABLE[name], Check.QUICK)
     assert "does not decode" in reason(UNDECODABLE[name], Check.FULL)
+
+
+STILL = ["png", "png palette", "png transparent", "png 16 bit"]
+
+
+@settings(max_examples=20)
+@given(name=st.sampled_from(STILL), cuts=st.lists(st.integers(0, 10_000), max_size=30))
+def test_where_the_pixels_of_a_png_are_cut_means_nothing(name: str, cuts: list[int]) -> None:
+    assert examine(recut(PICTURES[name], cuts), Check.FULL) == examine(PICTURES[name], Check.FULL)
+
+
+@settings(max_examples=40)
+@given(
+    name=st.sampled_from(STILL),
+    cuts=st.lists(st.integers(0, 10_000), min_size=1, max_size=5),
+    place=st.integers(0, 10_000),
+    wrong=st.integers(0, 255),
+    between=st.sampled_from([b"", chunk(b"tEXt", b"a\0b")]),
+)
+def test_a_png_with_true_checksums_is_what_its_decoder_says_however_it_is_cut(
+    name: str, cuts: list[int], place: int, wrong: int, between: bytes
+) -> None:
+    parts = [*chunks(PICTURES[name])]
+    pixels = bytearray(b"".join(body for kind, body in parts if kind == b"IDAT"))
+    pixels[place % len(pixels)] ^= wrong
+    rest = [(kind, body) for kind, body in parts if kind != b"IDAT"]
+    whole = png(*(chunk(*part) for part in [*rest[:-1], (b"IDAT", bytes(pixels)), rest[-1]]))
+    # A decoder that gets the last bytes apart may not look at them: as little cut as can be is what counts.
+    least = (
+        recut(whole, [min(cut % (len(pixels) + 1) for cut in cuts)], between=between) if between else whole
+    )
+    assert (accepts(recut(whole, cuts, between=between), Check.FULL) is not None) == decodes(least)
+
+
+def test_a_decoder_is_called_a_few_times_however_small_the_chunks_of_a_png() -> None:
+    noise = BytesIO()
+    Image.frombytes("RGB", (300, 300), random.Random(1).randbytes(270_000)).save(noise, "PNG")
+    data = recut(noise.getvalue(), [*range(0, 270_000, 100)])
+    called: list[str] = []
+
+    def watch(_frame: FrameType, event: str, function: BuiltinFunctionType) -> None:
+        if event == "c_call":
+            called.append(f"{type(function.__self__).__name__}.{function.__name__}")
+
+    sys.setprofile(watch)
+    try:
+        examine(data, Check.FULL)
+    finally:
+        sys.setprofile(None)
+    assert called.count("ImagingDecoder.decode") == 3
 
 
 def test_a_warning_made_an_error_does_not_escape() -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.ledger import Attempt, Audit, Failed, Ledger, Onlooker, Orphan, Reader
 from batchgen.ledger.schema import nano, usd
-from batchgen.records import ErrorClass, Expect, Image, Look, Outcome, Status, Usage, UsageQuality
+from batchgen.records import ErrorClass, Expect, Image, Limit, Look, Outcome, Status, Usage, UsageQuality
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -214,6 +214,33 @@ async def test_who_is_cancelled_before_its_turn_has_written_nothing(path: Path) 
         await started(ledger, "l", stem="b")
     with closing(Reader(path)) as reader:
         assert {state.status for state in reader.states(["k", "l"]).values()} == {Status.PENDING}
+
+
+async def test_who_is_cancelled_before_its_submission_is_on_disk_has_not_submitted(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        early, late, sent = (intended(ledger, key, stem=key) for key in ("early", "late", "sent"))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.submitted(early, now=3)
+        await ledger.submitted(sent, now=3)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.submitted(late, now=3)  # its start is on disk, with what was sent
+    with closing(Ledger(path)) as next_one, closing(Reader(path)) as reader:
+        begin(next_one)
+        states = reader.states(["early", "late", "sent"])
+    assert {key: state.uncertain for key, state in states.items()} == {"early": 0, "late": 0, "sent": 1}
+
+
+async def test_a_submission_counts_whether_its_start_is_on_disk_or_not(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        begin(ledger)
+        first = intended(ledger, "first", stem="first")
+        await ledger.submitted(intended(ledger, "second", stem="second"), now=3)
+        await ledger.submitted(first, now=3)
+    with closing(Reader(path)) as reader:
+        assert reader.totals().requests == 2
 
 
 async def test_a_folder_that_is_closed_for_writing_is_read_without_files_beside_the_ledger(
@@ -585,7 +612,7 @@ def shape(path: Path) -> tuple[int, list[tuple[object, ...]], list[tuple[object,
         ((version,),) = connection.execute("PRAGMA user_version")
         columns = [
             row
-            for table in ("runs", "tasks", "attempts", "looks")
+            for table in ("runs", "tasks", "attempts", "looks", "limits")
             for row in connection.execute(f"PRAGMA table_info({table})")
         ]
         indices = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name")
@@ -607,6 +634,7 @@ def told(reader: Reader) -> tuple[object, ...]:
         reader.has_looks(),
         reader.looks(["0"]),
         reader.unseen(after="", most=10),
+        reader.limit("here", "m"),
     )
 
 
@@ -755,6 +783,43 @@ def test_so_does_one_of_the_second_version(former: Path, tmp_path: Path) -> None
     assert shape(former) == shape(tmp_path / "fresh.db")
     with closing(Reader(former)) as reader:
         assert told(reader) == before
+
+
+def test_so_does_one_of_the_third_version(path: Path, tmp_path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE limits; PRAGMA user_version = 3;")
+    before = shape(path)
+    with closing(Onlooker(path)) as reader:
+        assert (reader.limit("here", "m"), reader.moment().limit) == (Limit(), Limit())
+    assert shape(path) == before, "who looks on leaves it as it is"
+    Ledger(path).close()
+    Ledger(tmp_path / "fresh.db").close()
+    assert shape(path) == shape(tmp_path / "fresh.db")
+
+
+# What was found out of limits
+
+
+async def test_a_limit_that_was_found_out_goes_to_disk_with_the_next_commit(
+    ledger: Ledger, reader: Reader
+) -> None:
+    ledger.note_limit("here", "m", Limit(felt=870.5, stated=900), now=1)
+    assert reader.limit("here", "m") == Limit()
+    await started(ledger, "k")
+    assert reader.limit("here", "m") == Limit(felt=870.5, stated=900)
+    assert reader.limit("here", "n") == reader.limit("there", "m") == Limit()
+
+
+def test_the_last_one_is_on_disk_when_the_run_has_ended(path: Path) -> None:
+    with closing(Ledger(path)) as ledger, closing(Onlooker(path)) as reader:
+        begin(ledger)
+        ledger.note_limit("here", "m", Limit(felt=1), now=1)
+        ledger.note_limit("here", "m", Limit(stated=60), now=2)
+        ledger.end(now=9, reason="done")
+        assert reader.limit("here", "m") == reader.moment().limit == Limit(stated=60)
+        begin(ledger)
+        assert reader.moment().limit == Limit(), "that run has found out nothing yet"
 
 
 # How pictures look

@@ -9,249 +9,35 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchgen.limits import Gate, Pacer, Pass, Ramp, next_day
+from batchgen.limits import STATEMENTS, Gate, Pass, next_day
+from batchgen.records import Limit, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 virtual_time = pytest.mark.virtual_time
-
-# Eighths are exact in binary, so that sums of weights can be compared with `<=`.
-LIMITS = st.integers(1, 400).map(lambda eighths: eighths / 8) | st.sampled_from([60.0, 600.0, 3000.0])
-PAUSES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 20.0, 61.0, 500.0]), max_size=150)
-
-
-def within(starts: Sequence[tuple[float, float]], span: float) -> float:
-    """Return the largest weight in any half-open window of `span` seconds."""
-    most = total = 0.0
-    first = 0
-    for at, weight in starts:
-        total += weight
-        while starts[first][0] <= at - span:
-            total -= starts[first][1]
-            first += 1
-        most = max(most, total)
-    return most
-
-
-def start_all(pacer: Pacer, pauses: Sequence[float], weight: float = 1.0) -> list[float]:
-    """Start as early as allowed, each `pause` late."""
-    now, starts = 0.0, []
-    for pause in pauses:
-        now = pacer.earliest(now, weight) + pause
-        pacer.take(now, weight)
-        starts.append(now)
-    return starts
-
-
-# --- Pacer ------------------------------------------------------------------------------------------------
-
-
-@given(LIMITS, PAUSES)
-def test_no_minute_holds_more_starts_than_declared(limit: float, pauses: list[float]) -> None:
-    starts = start_all(Pacer(limit), pauses)
-    span = 60 / min(limit, 1)
-    assert within([(at, 1.0) for at in starts], span) <= max(limit, 1)
-
-
-@given(
-    st.integers(10, 500),
-    st.lists(st.tuples(st.integers(0, 500), st.sampled_from([0.0, 0.0, 0.01, 2.0, 40.0]))),
-)
-def test_no_minute_holds_more_tokens_than_declared(limit: int, requests: list[tuple[int, float]]) -> None:
-    pacer, now, starts = Pacer(limit), 0.0, []
-    for weight, pause in requests:
-        capped = min(weight, limit)
-        now = pacer.earliest(now, capped) + pause
-        pacer.take(now, capped)
-        starts.append((now, float(capped)))
-    assert within(starts, 60.0) <= limit
-
-
-@given(LIMITS, PAUSES)
-@example(600.0, [0.0, 0.5, 0.0, 0.0, 0.0])
-@example(30.0, [0.0, 1.5, 0.0, 0.0, 0.0])
-def test_a_strict_bucket_of_two_never_runs_dry(limit: float, pauses: list[float]) -> None:
-    level, last = 2.0, 0.0
-    for at in start_all(Pacer(limit), pauses):
-        level = min(2.0, level + (at - last) * limit / 60)
-        last = at
-        assert level >= 1
-        level -= 1
-
-
-@given(LIMITS, PAUSES)
-def test_the_earliest_time_is_exact(limit: float, pauses: list[float]) -> None:
-    pacer = Pacer(limit)
-    now = start_all(pacer, pauses)[-1] if pauses else 0.0
-    at = pacer.earliest(now)
-    assert pacer.earliest(at) == at
-    if at > now:
-        before = now + (at - now) * 0.999
-        assert pacer.earliest(before) == at
-
-
-def test_nothing_bursts_not_even_at_the_beginning_or_after_an_idle_hour() -> None:
-    starts = start_all(Pacer(60), [0, 0, 0, 3600, 0, 0])
-    gaps = [after - before for before, after in itertools.pairwise(starts)]
-    assert [gap >= 1 for gap in gaps] == [True] * 5
-
-
-@pytest.mark.parametrize("limit", [1, 7.5, 60, 600, 2400, 6000])
-def test_late_timers_cost_less_than_a_hundredth_of_the_limit(limit: float) -> None:
-    rng = random.Random(7)
-    count = int(limit * 5)
-    starts = start_all(Pacer(limit), [rng.uniform(0, 0.004) for _ in range(count + 1)])
-    assert count / (starts[-1] - starts[0]) * 60 >= 0.99 * math.floor(limit)
-
-
-@pytest.mark.parametrize(("limit", "gap"), [(0.5, 120), (0.1, 600), (1, 60)])
-def test_a_limit_below_one_a_minute_is_kept_and_used(limit: float, gap: float) -> None:
-    starts = start_all(Pacer(limit), [0.9, 0.0, 0.0, 0.9, 0.0])
-    for before, after in itertools.pairwise(starts):
-        assert gap <= after - before <= gap * 1.01 + 0.9
-
-
-def test_a_weight_above_the_limit_passes_alone_after_an_empty_minute() -> None:
-    pacer = Pacer(100)
-    pacer.take(0.0, 10)
-    huge = pacer.earliest(0.0, 250)
-    assert 60 <= huge <= 61
-    pacer.take(huge, 250)
-    assert 150 <= pacer.earliest(huge, 1) - huge <= 151
-
-
-def test_starts_that_share_a_slot_leave_the_window_with_the_last_of_them() -> None:
-    pacer = Pacer(1000)
-    pacer.take(0.0, 500)
-    pacer.take(0.05, 500)
-    assert pacer.earliest(0.05, 1000) == pytest.approx(60.35)
-
-
-def test_a_correction_downwards_frees_the_window_and_the_pace() -> None:
-    pacer = Pacer(1000)
-    reservation = pacer.take(0.0, 1000)
-    assert pacer.earliest(0.0, 500) >= 60
-    pacer.correct(reservation, 100)
-    assert pacer.earliest(0.0, 500) == pytest.approx(6, abs=0.1)
-
-
-def test_a_correction_upwards_counts_from_the_start_of_the_request() -> None:
-    pacer = Pacer(1000)
-    reservation = pacer.take(0.0, 100)
-    pacer.correct(reservation, 900)
-    assert pacer.earliest(10.0, 50) == pytest.approx(54, abs=0.5)
-    assert 60 <= pacer.earliest(10.0, 200) <= 61
-
-
-def test_a_correction_after_the_minute_is_owed_but_not_in_the_window() -> None:
-    pacer = Pacer(1000)
-    reservation = pacer.take(0.0, 100)
-    pacer.take(70.0, 100)
-    pacer.correct(reservation, 600)
-    assert pacer.earliest(70.0, 900) == pytest.approx(70 + 6 + 30, abs=0.5)
-
-
-@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 300)), min_size=1, max_size=80))
-def test_corrected_weights_never_pass_the_limit_when_reserved_with_care(pairs: list[tuple[int, int]]) -> None:
-    pacer, now, starts = Pacer(300), 0.0, []
-    for one, other in pairs:
-        reserved, actual = max(one, other), min(one, other)
-        now = pacer.earliest(now, reserved)
-        pacer.correct(pacer.take(now, reserved), actual)
-        starts.append((now, float(actual)))
-    assert within(starts, 60.0) <= 300
-
-
-@pytest.mark.parametrize("limit", [60, 1_000_000])
-def test_the_window_remembers_no_more_than_a_minute_in_bounded_memory(limit: float) -> None:
-    pacer = Pacer(limit)
-    start_all(pacer, [0.0] * 20_000)
-    assert len(pacer._window) <= min(limit, 1001)
-
-
-@pytest.mark.parametrize("limit", [0, -1, math.nan])
-def test_a_limit_that_allows_nothing_is_an_error(limit: float) -> None:
-    with pytest.raises(ValueError, match="above zero"):
-        Pacer(limit)
-
-
-# --- Ramp -------------------------------------------------------------------------------------------------
-
-
-def ramp_after(starts_a_second: float, share: float) -> Ramp:
-    ramp = Ramp(declared=True)
-    for k in range(40):
-        ramp.start(k / starts_a_second)
-    now = 40 / starts_a_second
-    ramp.cut(now, share)
-    ramp.hold(now)
-    return ramp
-
-
-def test_without_a_429_nobody_is_held() -> None:
-    ramp = Ramp(declared=True)
-    for _ in range(100):
-        assert ramp.earliest(5.0) == 5.0
-        ramp.start(5.0)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.7])
-def test_a_cut_goes_to_its_share_and_the_rate_returns_level_and_beyond(share: float) -> None:
-    ramp = ramp_after(10, share)
-    assert ramp.rate(4.0) == pytest.approx(10 * share, rel=0.05)
-    assert ramp.rate(3.0) == ramp.rate(4.0)  # nothing grows while the gate is closed
-    rates = [ramp.rate(4.0 + after) for after in range(120)]
-    assert rates == sorted(rates)
-    assert 9.5 <= rates[20] <= 10.5
-    assert rates[60] >= 20
-
-
-def test_starts_return_spread_at_the_rate() -> None:
-    ramp = ramp_after(10, 0.5)
-    now, starts = 4.0, []
-    for _ in range(50):
-        now = ramp.earliest(now)
-        ramp.start(now)
-        starts.append(now)
-    gaps = [after - before for before, after in itertools.pairwise(starts)]
-    assert 0.18 <= gaps[0] <= 0.22
-    assert min(gaps) >= 0.1
-
-
-def test_a_second_cut_goes_on_from_the_first() -> None:
-    ramp = ramp_after(10, 0.5)
-    ramp.cut(4.0, 0.5)
-    assert ramp.rate(4.0) == pytest.approx(2.5, rel=0.05)
-
-
-def test_however_many_cuts_the_rate_stays_alive_and_returns() -> None:
-    ramp = ramp_after(10, 0.5)
-    now = 4.0
-    for _ in range(100):
-        now += 60
-        ramp.start(now)
-        ramp.cut(now, 0.5)
-        ramp.hold(now)
-    assert ramp.rate(now) == Ramp.FLOOR
-    assert ramp.rate(now + 900) > 10
-
 
 # --- Gate: cool-downs -------------------------------------------------------------------------------------
 
 
 def gate(
-    *, rpm: float | None = None, ipm: float | None = None, tpm: float | None = None, seed: int = 1
+    *,
+    rpm: float | None = None,
+    ipm: float | None = None,
+    tpm: float | None = None,
+    seed: int = 1,
+    known: Limit | None = None,
 ) -> Gate:
-    return Gate(rpm=rpm, ipm=ipm, tpm=tpm, rng=random.Random(seed))
+    return Gate(rpm=rpm, ipm=ipm, tpm=tpm, rng=random.Random(seed), known=known)
 
 
 @virtual_time
@@ -363,6 +149,139 @@ async def test_after_a_cool_down_the_waiters_return_one_by_one() -> None:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert min(gaps) >= 0.04
     assert times[-1] - times[0] <= 4
+
+
+# --- Gate: what answers say of limits ---------------------------------------------------------------------
+
+EMPTY = Quota(remaining=0, reset=20)
+
+
+@virtual_time
+@pytest.mark.parametrize("rpm", [None, 600])
+async def test_where_nothing_is_left_everybody_waits_for_the_reset(rpm: float | None) -> None:
+    shared = gate(rpm=rpm)
+    first, second = await shared.enter(0), await shared.enter(0)
+    begin = first.at
+    await anyio.sleep(begin + 5 - anyio.current_time())
+    assert shared.heed(first, [EMPTY, Quota(remaining=7, reset=300)]) == pytest.approx(15)
+    assert shared.heed(second, [Quota(remaining=0, reset=300)]) == 0, "counted before that was known"
+    later = await shared.enter(0)
+    assert later.at - begin == pytest.approx(20)
+    assert shared.heed(later, [EMPTY]) == pytest.approx(20), "that is news"
+    assert shared.limit == Limit()
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    "said",
+    [
+        Quota(remaining=1, reset=20),
+        Quota(remaining=0),
+        Quota(reset=20),
+        Quota(remaining=0, reset=5),
+        Quota(limit=9, remaining=0, reset=0),
+    ],
+    ids=str,
+)
+async def test_what_is_left_unsaid_or_over_holds_nobody(said: Quota) -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    await anyio.sleep(5)
+    assert shared.heed(first, [said]) == 0
+    assert shared.cooling == 0
+
+
+@virtual_time
+async def test_who_says_that_nothing_is_left_for_a_day_is_asked_after_a_quarter_of_an_hour() -> None:
+    shared = gate()
+    assert shared.heed(await shared.enter(0), [Quota(remaining=0, reset=86_400)]) == 900
+
+
+@virtual_time
+async def test_a_park_and_a_cool_down_that_are_longer_stay_as_they_are() -> None:
+    shared = gate()
+    shared.cool(await shared.enter(0), 60)
+    assert shared.heed(Pass(anyio.current_time() + 1, None), [EMPTY]) == 0
+    assert shared.cooling >= 60
+
+
+@virtual_time
+async def test_a_429_while_all_wait_for_a_reset_is_gone_on_from_slowly() -> None:
+    shared = gate()
+    first, second = await shared.enter(0), await shared.enter(0)
+    assert shared.heed(first, [Quota(remaining=0, reset=100)]) == 100
+    assert shared.cool(second, 1) == 100
+    assert shared._ramp.rate(100.0 + first.at) == pytest.approx(2 * 0.7)
+
+
+@virtual_time
+async def test_what_was_felt_before_is_begun_with() -> None:
+    shared = gate(known=Limit(felt=60, stated=6))
+    first = await shared.enter(0)
+    assert (await shared.enter(0)).at - first.at == pytest.approx(1)
+    assert shared.limit == Limit(felt=60)
+
+
+@virtual_time
+async def test_a_stated_limit_is_kept_to_until_another_one_is_stated() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    shared.heed(
+        first, [Quota(limit=5000, window=60), Quota(limit=10, window=10), Quota(limit=9, window=86_400)]
+    )
+    assert shared.limit == Limit(stated=60)
+    times = [(await shared.enter(0)).at for _ in range(6)]
+    assert times[-1] - times[0] == pytest.approx(5 * 1.005)
+    shared.heed(first, [Quota(limit=600, window=60)])
+    times = [(await shared.enter(0)).at for _ in range(6)]
+    assert times[-1] - times[0] == pytest.approx(5 * 0.1005)
+
+
+@virtual_time
+async def test_of_models_that_state_limits_of_their_own_the_highest_is_kept_to_while_it_is_said() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    for limit in (900, 60, 60, 900, 60):
+        shared.heed(first, [Quota(limit=limit, window=60)])
+    assert shared.limit.stated == 900
+    for _ in range(STATEMENTS):
+        shared.heed(first, [Quota(limit=60, window=60)])
+    assert shared.limit.stated == 60
+
+
+@virtual_time
+async def test_a_declared_limit_goes_before_what_is_stated_and_what_was_known() -> None:
+    shared = gate(rpm=600, known=Limit(felt=6, stated=6))
+    first = await shared.enter(0)
+    shared.heed(first, [Quota(limit=6, window=60)])
+    assert (await shared.enter(0)).at - first.at == pytest.approx(0.1005)
+    assert shared.limit == Limit()
+
+
+@virtual_time
+async def test_limits_of_tokens_and_overloads_say_nothing_of_requests() -> None:
+    shared = gate()
+    first = await shared.enter(0)
+    shared.heed(first, [Quota(limit=6, window=60, of_requests=False)])
+    shared.overloaded()
+    assert shared.limit == Limit()
+    assert (await shared.enter(0)).at == first.at
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "news"),
+    [
+        (Limit(), Limit(), False),
+        (Limit(), Limit(felt=1), True),
+        (Limit(felt=100), Limit(felt=109), False),
+        (Limit(felt=100), Limit(felt=110), True),
+        (Limit(felt=100), Limit(felt=90), True),
+        (Limit(felt=100), Limit(felt=100, stated=5), True),
+        (Limit(felt=100, stated=5), Limit(felt=100), False),
+    ],
+)
+def test_a_limit_is_news_when_it_is_another_one(before: Limit, now: Limit, news: bool) -> None:
+    assert now.is_news(before) is news
 
 
 # --- Gate: waiting ----------------------------------------------------------------------------------------
@@ -503,6 +422,12 @@ class Bucket:
         self.level -= 1
         return None
 
+    def states(self, times: float = 1.0) -> tuple[Quota, ...]:
+        """Return what headers would say that name so many times the limit there is."""
+        rate = self.rate * self.share if self.drop[0] <= self.at < self.drop[1] else self.rate
+        left, reset = math.floor(self.level), (self.burst - self.level) / rate
+        return (Quota(limit=rate * 60 * times, window=60, remaining=left, reset=reset),)
+
 
 @dataclass
 class Sliding:
@@ -550,6 +475,8 @@ class Load:
     way: float = 0.0
     """Seconds at most from the start of a request to the server."""
     names_delay: bool = True
+    says: Callable[[], tuple[Quota, ...]] = tuple
+    """What the headers of an answer say, as the server is when it takes or refuses."""
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     starts: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -572,13 +499,16 @@ class Load:
         self.starts.append(passed.at)
         await anyio.sleep(self.rng.uniform(0, self.way))
         wait = self.server.take(anyio.current_time(), tokens)
+        said = self.says()
         if wait is not None:
             self.rejected += 1
             await anyio.sleep(0.08)
             shared.cool(passed, wait if self.names_delay else None)
+            shared.heed(passed, said)
             return False
         await anyio.sleep(self.latency * self.rng.lognormvariate(0, 0.4))
         shared.settle(passed, tokens, ok=True)
+        shared.heed(passed, said)
         self.tokens += tokens
         self.done += 1
         return True
@@ -634,13 +564,66 @@ async def test_a_server_that_drops_to_a_quarter_for_five_minutes_gets_every_row_
 
 
 @virtual_time
-@pytest.mark.parametrize("names_delay", [True, False])
-async def test_a_limit_nobody_declared_is_found_and_used(names_delay: bool) -> None:
-    load = Load(Bucket(15, 15), rows=1200, latency=2.0, names_delay=names_delay)
-    await load.run(gate(), workers=200)
-    assert load.done == 1200
-    assert load.rejected <= 0.02 * 1200
-    assert 1200 / load.span >= 0.9 * 15, "the start included"
+@pytest.mark.parametrize(
+    ("rows", "names_delay", "states", "known"),
+    [
+        (1200, True, None, None),
+        (1200, False, None, None),
+        (600, False, 1.0, None),
+        (600, True, 5.0, None),
+        (600, False, None, 900.0),
+    ],
+    ids=["waits", "no waits", "headers", "headers of more than there is", "known from before"],
+)
+async def test_a_limit_nobody_declared_is_found_and_used(
+    rows: int, names_delay: bool, states: float | None, known: float | None
+) -> None:
+    server = Bucket(15, 15)
+    load = Load(server, rows=rows, latency=2.0, names_delay=names_delay)
+    if states is not None:
+        load.says = partial(server.states, states)
+    shared = gate(known=Limit(felt=known))
+    await load.run(shared, workers=200)
+    assert load.done == rows
+    assert load.rejected <= (0 if states == 1.0 else 0.02 * rows)
+    assert rows / load.span >= 0.9 * 15, "the start included"
+    assert shared.limit.per_minute == pytest.approx(900, rel=0.05)
+    assert shared.limit.stated == (None if states is None else 900 * states)
+
+
+@virtual_time
+async def test_a_known_limit_is_used_to_its_last_request() -> None:
+    load = Load(Bucket(15, 15), rows=600, latency=2.0)
+    await load.run(gate(rpm=900), workers=64)
+    assert (load.done, load.rejected) == (600, 0)
+    assert 599 / load.span >= 0.98 * 15
+
+
+@virtual_time
+async def test_a_stated_limit_that_halves_and_returns_is_followed_with_fewer_429s() -> None:
+    server = Bucket(5, 5, drop=(60, 150), share=0.5)
+    load = Load(server, rows=1000, latency=2.0, says=server.states)
+    await load.run(gate(), workers=64)
+    began = load.starts[0]
+
+    def rate(since: float, until: float) -> float:
+        return sum(since <= at - began < until for at in load.starts) / (until - since)
+
+    assert rate(75, 150) <= 1.1 * 2.5
+    assert rate(75, 150) >= 0.9 * 2.5
+    assert rate(170, 210) >= 0.95 * 5
+    assert load.rejected <= 10
+
+
+@virtual_time
+async def test_of_a_window_without_a_name_all_is_used_and_its_end_waited_for() -> None:
+    server = Fixed(60)
+    load = Load(server, rows=240, latency=2.0)
+    load.says = lambda: (Quota(limit=60, remaining=60 - server.count, reset=60 - anyio.current_time() % 60),)
+    await load.run(gate(), workers=64)
+    assert load.done == 240
+    assert load.rejected <= 0.05 * 240
+    assert load.span <= 200
 
 
 @virtual_time
@@ -738,19 +721,3 @@ async def test_a_probe_that_meets_the_same_end_parks_everybody_again() -> None:
     shared.settle(again, None, ok=True)
     with anyio.fail_after(0.1):
         await shared.enter(0)
-
-
-def test_an_overload_holds_the_growth_for_a_moment_and_cuts_nothing() -> None:
-    ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
-    before = ramp.rate(10.0)
-    ramp.pause(10.0)
-    assert ramp.rate(10.0) == ramp.rate(12.0) == before
-    assert ramp.rate(20.0) == pytest.approx(other.rate(18.0))
-
-
-def test_overloads_without_end_halve_the_growth_and_do_not_stop_it() -> None:
-    ramp, other = ramp_after(10, 0.7), ramp_after(10, 0.7)
-    for eighths in range(8 * 4, 8 * 124):
-        ramp.pause(eighths / 8)
-    assert ramp.rate(124.0) == pytest.approx(other.rate(64.0), rel=0.1)
-    assert ramp.rate(124.0) > 2 * 10

@@ -15,10 +15,13 @@ import sys
 import tempfile
 from array import array
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -30,7 +33,7 @@ from batchgen.errors import InputError, ManifestError, StorageError
 from batchgen.manifest import Manifest, Reading, sorting, tables
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.rows import digests
-from batchgen.records import Params, Task
+from batchgen.records import Expect, Params, Provider, Task
 from batchgen.references import References
 
 PLAIN = Reading(model="m")
@@ -634,6 +637,119 @@ def test_lines_that_change_between_two_looks_are_not_mixed_up(
         path.write_bytes(path.read_bytes() + later if rows else later)
         assert sum(batch.num_rows for batch in table.batches) == rows
     assert bool(problems) is bool(wrong)
+
+
+def test_a_table_that_is_the_same_byte_for_byte_is_not_read_again(tmp_path: Path, snapshot: Path) -> None:
+    for suffix, data in {"csv": "id,prompt\na,dawn\n", "jsonl": '{"id":"a","prompt":"dawn"}\n'}.items():
+        path = tmp_path / f"table.{suffix}"
+        path.write_text(data)
+        made = [(read(path, snapshot), snapshot.stat().st_ino)[1] for _ in range(2)]
+        assert made[0] == made[1]
+        path.write_text(data.replace("dawn", "dusk"))
+        os.utime(path, ns=(0, 0))
+        assert [task.prompt for task in tasks_of(read(path, snapshot))] == ["dusk"]
+        assert snapshot.stat().st_ino != made[1]
+
+
+OTHERWISE: dict[str, object] = {
+    "model": "other",
+    "models": {"m": "m"},
+    "unknown": "no such model",
+    "columns": {"system": "prompt"},
+    "template": "{prompt}!",
+    "name": "{id}-{row}",
+    "system": "Be brief.",
+    "params": Params(seed=0),
+    "expect": Expect.TEXT,
+    "variants": 2,
+    "provider": Provider(name="p", title="P", base_url=""),
+    "cannot": {"seed": "no seed here"},
+    "folder": Path("elsewhere"),
+    "allow_outside": True,
+}
+
+
+@pytest.mark.parametrize("name", Reading.__struct_fields__)
+def test_a_table_that_is_to_be_read_otherwise_is_read_again(
+    tmp_path: Path, snapshot: Path, name: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id,prompt\na,dawn\n")
+    reading = Reading(model="m")
+    manifest.read(str(path), reading, snapshot=snapshot, look=References().look)
+    before = snapshot.stat().st_ino
+    other = msgspec.structs.replace(reading, **{name: OTHERWISE[name]})
+    manifest.read(str(path), other, snapshot=snapshot, look=References().look)
+    assert snapshot.stat().st_ino != before
+
+
+def test_a_copy_that_was_altered_or_damaged_is_made_again(tmp_path: Path, snapshot: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id,prompt\n" + "".join(f"r{n},picture {n}\n" for n in range(20)))
+    keys = [task.key for task in tasks_of(read(path, snapshot))]
+    whole = snapshot.read_bytes()
+    rows = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    damaged = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(4, rows, 97)]
+    for data in (*damaged, whole[:-1], b"", b"PAR1"):
+        snapshot.write_bytes(data)
+        assert [task.key for task in tasks_of(read(path, snapshot))] == keys
+        assert snapshot.read_bytes() == whole
+    edited = pq.read_table(snapshot)
+    pq.write_table(edited.slice(1), snapshot)
+    assert [task.key for task in tasks_of(read(path, snapshot))] == keys
+
+
+def test_a_table_that_brings_files_along_is_read_again(tmp_path: Path, snapshot: Path) -> None:
+    path, picture = tmp_path / "table.csv", tmp_path / "a.png"
+    path.write_text("id,prompt,references\na,dawn,a.png\n")
+    found = set()
+    for mark in (b"one", b"two"):
+        picture.write_bytes(b"\x89PNG\r\n\x1a\n" + mark)
+        reading = Reading(model="m", folder=tmp_path)
+        rows = manifest.read(str(path), reading, snapshot=snapshot, look=References().look)
+        found |= {task.key for task in tasks_of(rows)}
+    assert len(found) == 2
+
+
+def test_a_table_that_is_written_to_while_it_is_read_is_not_known_again(
+    tmp_path: Path, snapshot: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("id,prompt,references\na,dawn,\n")
+
+    class Meddling(Mapping[str, str]):
+        """Models that are looked up while somebody writes the table."""
+
+        def __getitem__(self, name: str) -> str:
+            path.write_text("id,prompt,model\na,dawn,m\nb,dusk,m\n")
+            return name
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["m"])
+
+        def __len__(self) -> int:
+            return 1
+
+        def __str__(self) -> str:
+            return "always the same"
+
+    path.write_text("id,prompt,model\na,dawn,m\n")
+    reading = Reading(model="m", models=Meddling())
+    first = manifest.read(str(path), reading, snapshot=snapshot, look=References().look)
+    assert len(tasks_of(first)) == 1
+    path.write_text("id,prompt,model\na,dawn,m\n")
+    before = snapshot.stat().st_ino
+    manifest.read(str(path), reading, snapshot=snapshot, look=References().look)
+    assert snapshot.stat().st_ino != before
+
+
+def test_a_pipe_is_read_once(tmp_path: Path, snapshot: Path) -> None:
+    path = tmp_path / "table.csv"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(2):
+            threads.submit(path.write_text, "id,prompt\na,dawn\n")
+            assert len(tasks_of(read(path, snapshot))) == 1
 
 
 def test_a_failed_read_leaves_the_former_snapshot_as_it_was(tmp_path: Path, snapshot: Path) -> None:

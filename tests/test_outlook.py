@@ -202,6 +202,22 @@ def test_limits_and_chains_bound_the_time(memory: Path) -> None:
     assert (found.seconds, found.bottleneck) == (120, Bottleneck.CHAIN)
 
 
+def test_what_runs_found_out_of_a_limit_is_reckoned_with_where_none_is_declared(memory: Path) -> None:
+    nights = Nights(memory, Settings(paint=False, rpm=60, quota_headers="ietf", latency=0.1))
+    nights.rows(100)
+    assert nights.run(concurrency=50, limit=10).rate_limit.stated == 60
+    found = plan(nights, concurrency=50, due=NOW + timedelta(seconds=60))
+    assert found.time.seconds == pytest.approx(90, rel=0.05)
+    assert (found.time.bottleneck, found.time.limit_rpm) == (Bottleneck.FOUND, 60)
+    assert found.deadline is not None
+    assert (found.deadline.met, found.deadline.possible) == (False, False), "it is not ours to raise"
+    assert planning._bound(jobs.resolve(str(nights.manifest), {}), found.time) == (
+        "the endpoint's own, 60 requests a minute as runs here found out"
+    )
+    assert plan(nights, concurrency=50, rpm=30).time.bottleneck is Bottleneck.RATE
+    assert plan(nights, concurrency=1).time.bottleneck is Bottleneck.CONCURRENCY
+
+
 def test_what_would_meet_a_deadline_meets_it(memory: Path) -> None:
     nights = Nights(memory)
     nights.rows(1000)

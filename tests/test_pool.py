@@ -458,3 +458,82 @@ async def test_a_run_that_is_cancelled_from_outside_ends_at_once(moment: float) 
 async def test_a_pool_without_workers_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one worker"):
         Pool[int](concurrency=0)
+
+
+# --- spare time, and what nobody waits for ----------------------------------------------------------------
+
+
+async def test_a_worker_with_nothing_to_do_takes_what_there_is_in_spare_time() -> None:
+    begun: list[tuple[float, int]] = []
+    late = [7]
+
+    async def work(item: int, worker: int) -> None:
+        begun.append((anyio.current_time() - start, item))
+        await anyio.sleep(10 if item == 0 else 1)
+
+    def spare() -> int | None:
+        return late.pop() if late and anyio.current_time() >= start + 5 else None
+
+    start = anyio.current_time()
+    await run(Pool(concurrency=2, spare=spare), range(3), work)
+    assert begun == [(0, 0), (0, 1), (1, 2), (5, 7)]
+
+
+async def test_no_worker_is_spared_for_which_there_is_an_item_or_a_retry_to_come() -> None:
+    asked: list[float] = []
+
+    async def work(item: int, worker: int) -> float | None:
+        await anyio.sleep(1)
+        return 6.0 if item == 0 and anyio.current_time() < start + 2 else None
+
+    def spare() -> None:
+        asked.append(anyio.current_time() - start)
+
+    start = anyio.current_time()
+    await run(Pool(concurrency=1, spare=spare), range(1), work)
+    assert asked == []
+    start = anyio.current_time()
+    await run(Pool(concurrency=2, spare=spare), range(1, 6), work)
+    assert min(asked) == 2, "while there were items"
+    asked.clear()
+    start = anyio.current_time()
+    async with aclosing(numbers(range(1, 3), pause=4.0)) as source:
+        await Pool[int](concurrency=2, spare=spare).run(source, work)
+    assert min(asked) == 1, "a source that is silent for a second leaves workers idle"
+
+
+async def test_what_nobody_waits_for_is_cut_off_when_all_else_is_done() -> None:
+    pool: Pool[int] = Pool(concurrency=3)
+    ended: dict[int, float] = {}
+
+    async def work(item: int, worker: int) -> None:
+        scope = anyio.CancelScope()
+        with pool.holding(scope):
+            if item < 2:
+                pool.let_go(scope)
+            await anyio.sleep([2, 100, 5][item])
+        ended[item] = anyio.current_time() - start
+
+    start = anyio.current_time()
+    await run(pool, range(3), work)
+    assert ended == {0: 2, 1: 5, 2: 5}
+
+
+async def test_a_drain_waits_for_nothing_that_nobody_waits_for() -> None:
+    pool: Pool[int] = Pool(concurrency=1)
+
+    async def work(item: int, worker: int) -> None:
+        scope = anyio.CancelScope()
+        with pool.holding(scope):
+            pool.let_go(scope)
+            await anyio.sleep(100)
+
+    async def drain() -> None:
+        await anyio.sleep(3)
+        pool.drain()
+
+    start = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(drain)
+        await run(pool, itertools.count(), work)
+    assert anyio.current_time() - start == 3

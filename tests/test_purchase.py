@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
+from contextlib import closing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,16 @@ import anyio
 import msgspec
 import pytest
 
-from batchgen.simulator import Endpoint, Faults, Reply, Settings, bodies
+from batchgen.ledger import Onlooker
+from batchgen.records import Limit
+from batchgen.simulator import Endpoint, Faults, Latency, Reply, Settings, bodies
 from tests.nights import Nights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.runner import Summary
     from batchgen.simulator.answers import Draw
 
@@ -428,3 +432,34 @@ def test_a_signal_ends_the_wait_for_a_quota_at_once(nights: Nights) -> None:
     assert summary.uncertain == 0
     assert ends[-1] < HOUR
     assert summary.left == 15
+
+
+# What is found out of a limit that nobody declared
+
+
+def test_the_limit_that_a_run_found_out_is_told_and_where_the_next_one_begins(memory: Path) -> None:
+    usual = {"gemini-3.1-flash-image-preview": Latency(median=2.0, spread=0.3)}
+    nights = Nights(memory, Settings(paint=False, rpm=900, burst=15, latencies=usual))
+    nights.rows(500)
+    told: list[Progress] = []
+    first = nights.run(concurrency=64, limit=250, on_progress=told.append, log_file=str(memory / "run.jsonl"))
+    assert first.rate_limit.felt == pytest.approx(900, rel=0.15)
+    assert (told[0].rate_limit, told[-1].rate_limit) == (Limit(), first.rate_limit)
+    lines = [json.loads(line) for line in (memory / "run.jsonl").read_text().splitlines()]
+    assert [line["felt"] for line in lines if line["event"] == "rate_limit"][-1] == first.rate_limit.felt
+    told.clear()
+    refused = nights.endpoint.account.rate_limited
+    second = nights.run(concurrency=64, on_progress=told.append)
+    assert told[0].rate_limit == first.rate_limit, "from the first moment on"
+    assert nights.endpoint.account.rate_limited - refused <= 0.02 * 250
+    assert second.tasks == {"succeeded": 500}
+
+
+def test_of_a_declared_limit_nothing_is_found_out_and_what_was_known_is_left_alone(memory: Path) -> None:
+    nights = Nights(memory, Settings(paint=False, rpm=60, quota_headers="openai", latency=0.1))
+    nights.rows(30)
+    assert nights.run(concurrency=20, limit=20).rate_limit.stated == 60
+    assert nights.run(concurrency=20, rpm=50).rate_limit == Limit()
+    with closing(Onlooker(nights.directory / "ledger.db")) as reader:
+        assert reader.moment().limit == Limit()
+        assert reader.limit("http://simulator", MODELS[0]).stated == 60

@@ -79,7 +79,7 @@ def came(nights: Nights, summary: runner.Summary) -> tuple[object, ...]:
     ("settings", "values"),
     [
         ({"faults": EVERY}, {"concurrency": 24}),
-        ({"rpm": 90.0}, {"concurrency": 64}),
+        ({"rpm": 90.0, "quota_headers": "openai"}, {"concurrency": 64}),
         ({"rpm": 60.0, "faults": {"overloaded": 0.05}}, {"concurrency": 32, "rpm": 80.0}),
         ({"rpm": 600.0}, {"concurrency": 32, "rpm": 60.0}),
         ({}, {"concurrency": 16, "tpm": 60_000.0}),
@@ -87,12 +87,25 @@ def came(nights: Nights, summary: runner.Summary) -> tuple[object, ...]:
         ({"faults": {"daily_quota": 0.02}}, {"concurrency": 16}),
         ({"faults": {"daily_quota": 0.01}}, {"concurrency": 16, "on_daily_quota": "wait"}),
         ({"faults": {"no_image": 0.9}}, {"concurrency": 8}),
+        ({"faults": {"slow": 0.04}}, {"concurrency": 30, "hedge": True}),
         (
             {"latencies": {"gemini-3.1-flash-image-preview": {"median": 3.0, "spread": 1.5}}},
             {"timeout": 20.0},
         ),
     ],
-    ids=["faults", "quota", "too fast", "paced", "tokens", "budget", "day", "waits", "hopeless", "slow"],
+    ids=[
+        "faults",
+        "quota",
+        "too fast",
+        "paced",
+        "tokens",
+        "budget",
+        "day",
+        "waits",
+        "hopeless",
+        "hedged",
+        "slow",
+    ],
 )
 def test_with_the_same_dice_a_rehearsal_is_the_run(
     memory: Path, settings: dict[str, Any], values: dict[str, Any]

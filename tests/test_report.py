@@ -31,7 +31,7 @@ from batchgen.simulator import Faults, Settings
 from tests.nights import Nights
 
 if TYPE_CHECKING:
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
 
 pytestmark = pytest.mark.blocks
 

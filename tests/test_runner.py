@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
 
 pytestmark = pytest.mark.virtual_time
 

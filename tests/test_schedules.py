@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchgen import stragglers
 from batchgen.simulator import Faults
 from tests.chaos import Night
 
@@ -35,6 +36,8 @@ AT_LEAST = {
     "rows shuffled": 3,
 }
 """What must have happened in every hundred nights, so that they cannot go blind."""
+HEDGED = 8
+OF_HEDGES = {"kills": 4, "hedges that won": 3, "losers cut off": 3, "losers that came late": 3}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,8 +48,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seeds", chosen, ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
 
 
-def played(folder: Path, seed: int) -> Night:
-    night = Night(folder, seed)
+@pytest.fixture(autouse=True)
+def _soon_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night of a few rows knows when a request is late."""
+    monkeypatch.setattr(stragglers, "ENOUGH", 2)
+    monkeypatch.setattr(stragglers, "SHARE", 1.0)
+
+
+def played(folder: Path, seed: int, *, slow: float = 0.0) -> Night:
+    night = Night(folder, seed, slow=slow)
     try:
         night.play()
     except BaseException:
@@ -64,6 +74,14 @@ def test_whatever_happens_every_request_row_and_token_is_accounted_for(memory: P
     print(f"seeds {seeds.start} to {seeds.stop - 1}:", dict(happened.most_common()))
     if len(seeds) == AT_ONCE:
         assert {what: happened[what] for what, least in AT_LEAST.items() if happened[what] < least} == {}
+
+
+def test_whatever_happens_to_two_requests_for_a_row_one_of_them_counts(memory: Path) -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(5000, 5000 + HEDGED):
+        happened += played(memory, seed, slow=0.3).happened
+    print(f"{HEDGED} nights with late requests:", dict(happened.most_common()))
+    assert {what: happened[what] for what, least in OF_HEDGES.items() if happened[what] < least} == {}
 
 
 @pytest.mark.parametrize("seed", [2, 3, 8, 9])

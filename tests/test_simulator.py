@@ -251,6 +251,17 @@ def test_pictures_a_minute_are_a_quota_of_their_own() -> None:
     assert _ask(endpoint).status == 200
 
 
+def test_answers_and_429s_say_what_is_left_as_it_was_when_they_were_asked_for() -> None:
+    endpoint = _endpoint(rpm=60, ipm=30, burst=2, quota_headers="openai")
+    told = [_ask(endpoint) for _ in range(3)]
+    assert [reply.status for reply in told] == [200, 200, 429]
+    assert [reply.headers["x-ratelimit-remaining-requests"] for reply in told] == ["1", "0", "0"]
+    assert [reply.headers["x-ratelimit-reset-images"] for reply in told] == ["2.000s", "4.000s", "4.000s"]
+    assert {reply.headers["x-ratelimit-limit-images"] for reply in told} == {"30"}
+    plain = _endpoint(rpm=60)
+    assert not [name for name in _ask(plain).headers if "ratelimit" in name]
+
+
 def test_half_of_the_429_have_the_header_too() -> None:
     endpoint = _endpoint(rpm=1, burst=1)
     _ask(endpoint)

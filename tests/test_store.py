@@ -176,8 +176,11 @@ def test_the_mode_of_a_file_is_the_umasks(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "images/a.png").stat().st_mode) == 0o640
 
 
-def calls(work: Callable[[], object]) -> list[str]:
-    """The calls into the kernel that decide what a crash leaves, in their order."""
+CHANGES = frozenset({"mkdir", "write", "fsync", "replace"})
+
+
+def calls(work: Callable[[], object], names: frozenset[str] = CHANGES) -> list[str]:
+    """The calls into the kernel, by default those that decide what a crash leaves, in their order."""
     seen: list[str] = []
 
     def watch(_frame: FrameType, event: str, called: BuiltinFunctionType) -> None:
@@ -189,7 +192,7 @@ def calls(work: Callable[[], object]) -> list[str]:
         work()
     finally:
         sys.setprofile(None)
-    return [name for name in seen if name in {"mkdir", "write", "fsync", "replace"}]
+    return [name for name in seen if name in names]
 
 
 def test_the_order_on_disk_survives_a_power_cut(tmp_path: Path) -> None:
@@ -208,6 +211,13 @@ def test_the_order_on_disk_survives_a_power_cut(tmp_path: Path) -> None:
     ]
     assert calls(lambda: store.set_aside("a", DATA)) == ["mkdir", "fsync", "write", "fsync", "fsync"]
     assert calls(lambda: write_whole(tmp_path / "job.json", b"{}")) == put
+
+
+def test_the_kernel_may_forget_a_picture_once_it_is_on_disk_and_not_before(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = calls(lambda: store.put("a", "png", DATA), CHANGES - {"mkdir"} | {"posix_fadvise"})
+    assert kept[-5:] == ["write", "fsync", "posix_fadvise", "replace", "fsync"]
+    assert (tmp_path / "images/a.png").read_bytes() == DATA
 
 
 def test_a_folder_deleted_in_the_middle_of_the_run_is_made_again(tmp_path: Path) -> None:

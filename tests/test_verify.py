@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from batchgen.ledger import Record
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
 
 pytestmark = pytest.mark.blocks
 ROOT = Path(__file__).parent.parent

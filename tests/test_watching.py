@@ -29,7 +29,7 @@ from batchgen.cli.watching import _fitting
 from batchgen.ledger import LATEST, Latest, Ledger, Moment, Onlooker, Run
 from batchgen.lock import RunLock
 from batchgen.overview import Overview, Phase, Told, summed
-from batchgen.records import ErrorClass, Image, Outcome, Status, Usage
+from batchgen.records import ErrorClass, Image, Limit, Outcome, Status, Usage
 from tests.nights import inline
 
 if TYPE_CHECKING:
@@ -140,6 +140,17 @@ def test_the_next_command_follows_from_how_a_run_ended(
     assert (found.eta_s, found.rate_now) == (None, None)
 
 
+def test_the_report_is_named_as_the_program_was_called() -> None:
+    run = a_run(ended="done", ended_at=BEGAN + 1, command="python -m batchgen run runs -o x")
+    assert seen(a_moment(run, (), succeeded=1000), held=False).next == "python -m batchgen report x"
+
+
+def test_what_a_command_cannot_say_itself_stays_a_note_behind_the_next_one() -> None:
+    run = a_run(ended="done", ended_at=BEGAN + 1, command="batchgen run -- -  # with the 'same' table")
+    found = seen(a_moment(run, (), succeeded=990, failed=10), held=False)
+    assert found.next == "batchgen run --retry-failed -- -  # with the 'same' table"
+
+
 def test_a_limited_run_is_about_its_first_rows_and_one_about_chosen_rows_tells_no_end() -> None:
     moment = a_moment(latest=answers(100, every=2), succeeded=40)
     assert seen(moment, Told(limit=100)).left == 60
@@ -180,6 +191,7 @@ async def bought(
     ledger.begin(
         now=now - 60 * SECOND, provider="p", simulated=False, tasks=10, version="0", in_flight=8, command="go"
     )
+    ledger.note_limit("https://x", "m", Limit(felt=870.2), now=now)
     for number, outcome in enumerate((*outcomes, None)):
         key = f"k{number}\x1b[2J"
         attempt = ledger.start(
@@ -211,6 +223,7 @@ def test_status_tells_money_pace_and_failures_in_words_and_json(
     assert "runs/night: 2 of 10 pictures (1 pending, 1 refused), 1 in flight" in out
     assert "running (pid" in out
     assert re.search(r"pace      2\.\d a minute now, 2\.\d over the run, 3 min \d+ s left, until ", out)
+    assert "  limit     about 870 requests a minute, as its answers 429 tell\n" in out
     assert "$0.1500, $0.0100 of it bought no picture" in out
     assert "$0.1500 of $5.00, $0.1000 reserved in flight" in out
     assert r"1 x blocked: row k2\x1b[2J: \x1b]0;evil\x07 no next: rm -rf /" in out
@@ -222,6 +235,7 @@ def test_status_tells_money_pace_and_failures_in_words_and_json(
     assert (found["phase"], found["in_flight"], found["reserved_usd"]) == ("running", 1, "0.100000000")
     assert (found["failures"][0]["kind"], found["failures"][0]["count"]) == ("blocked", 1)
     assert found["run"]["command"] == "go"
+    assert found["rate_limit"] == {"felt": 870.2, "stated": None}
 
 
 def test_a_watch_without_a_terminal_is_a_line_an_interval_until_the_run_has_ended(folder: Path) -> None:
@@ -285,7 +299,7 @@ def test_a_terminal_without_a_character_has_it_spelt_out(folder: Path) -> None:
     (folder / "run").mkdir()
     anyio.run(bought, folder / "run/ledger.db", GOOD).close()
     data, status = drawn(["status", "run", "--watch"], size=(4, 40), encoding="ascii")
-    assert (status, b"\\u2026 6 more lines" in data) == (0, True), data.decode()
+    assert (status, b"\\u2026 7 more lines" in data) == (0, True), data.decode()
 
 
 def test_a_watch_of_a_run_that_was_killed_ends_by_itself(folder: Path) -> None:

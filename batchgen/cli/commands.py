@@ -34,9 +34,10 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _OF_A_NIGHT = frozenset(
     {
-        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "drain", "max_failure_rate",
-        "budget", "on_daily_quota", "limit", "only", "again", "retry_failed", "on_uncertain", "variants",
-        "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet", "verbose",
+        "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "hedge", "drain",
+        "max_failure_rate", "budget", "on_daily_quota", "limit", "only", "again", "retry_failed",
+        "on_uncertain", "variants", "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet",
+        "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -105,6 +106,12 @@ def commands() -> None:
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, never passed.")
 @click.option("--tpm", type=float, metavar="N", help="Tokens a minute, never passed.")
 @click.option("--attempts", type=int, metavar="N", help="Attempts per task; a 429 counts none.  [default: 5]")
+@click.option(
+    "--hedge",
+    is_flag=True,
+    help="Ask once more for what is late when nothing else is left to do: the first picture counts, both are"
+    " paid for.",
+)
 @click.option("--timeout", type=float, metavar="S", help="Seconds a request may take.  [default: 300]")
 @click.option(
     "--drain", type=float, metavar="S", help="Seconds to land after a signal.  [default: as --timeout]"
@@ -552,6 +559,12 @@ def models(*, provider: str | None, as_json: bool) -> int:
 @click.option("--seed", type=int, default=0, help="Same seed, same pictures and faults.  [default: 0]")
 @click.option("--rpm", type=float, metavar="N", help="Requests a minute, enforced.")
 @click.option("--ipm", type=float, metavar="N", help="Pictures a minute, enforced.")
+@click.option(
+    "--quota-headers",
+    type=click.Choice(["none", "openai", "ietf"]),
+    default="none",
+    help="How answers say what these limits are and how much is left.  [default: none]",
+)
 @click.option("--latency", type=float, default=1.0, metavar="X", help="Times the real models'.  [default: 1]")
 @click.option("--shape", default="S1", metavar="NAME", help="The answers' shape, or `mixed`.  [default: S1]")
 @click.option("--key", metavar="KEY", help="Take this key only.  [default: any]")

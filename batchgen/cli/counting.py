@@ -10,6 +10,8 @@ from batchgen.records import Status
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchgen.records import Limit
+
 
 def counted(tasks: Mapping[str, int], total: int | None, *, for_words: bool, in_words: int) -> str:
     """
@@ -40,6 +42,20 @@ def looks_told(blank: int, near_duplicates: int) -> list[str]:
     odd = [f"{count:,} {what}" for count, what, _ in found if count]
     columns = [column for count, _, column in found if count]
     return [f"  looks     {', '.join(odd)}: see {', '.join(columns)} in the table"] if odd else []
+
+
+def limit_told(limit: Limit) -> list[str]:
+    """A line about the requests a minute that an endpoint takes, where that was found out."""
+    if limit.per_minute is None:
+        return []
+    if limit.per_minute == limit.felt:
+        return [f"  limit     about {per_minute(limit.felt)}, as its answers 429 tell"]
+    return [f"  limit     {per_minute(limit.per_minute)}, as the endpoint says"]
+
+
+def per_minute(rate: float) -> str:
+    """A rate: `870 requests a minute`."""
+    return f"{rate:,.0f} requests a minute" if rate >= 10 else f"{rate:.1f} requests a minute"
 
 
 def span(seconds: float) -> str:

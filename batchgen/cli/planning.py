@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import disk, outlook
+from batchgen import disk, outlook, retyping
 from batchgen import job as jobs
 from batchgen.cli import rehearsing, running
-from batchgen.cli.counting import span
+from batchgen.cli.counting import per_minute, span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.deadline import Bottleneck, parse
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchgen.conditions import Wishes
     from batchgen.job import Job
-    from batchgen.outlook import BudgetCheck, Cost, Preview
+    from batchgen.outlook import BudgetCheck, Cost, Duration, Preview
 
 _NO_RUN = ("-n", "--dry-run", "--json", "--rehearse")
 _OF_A_PLAN = ("--deadline", "--seeds", "--quota", "--latency", "--fault")
@@ -77,7 +77,7 @@ def _command(typed: Sequence[str], keys: set[str]) -> list[str]:
     """The command that does it: what was typed, as a run."""
     rest = [*typed]
     for flag in _OF_A_PLAN:
-        rest = running.without_flag(rest, flag)
+        rest = retyping.without_flag(rest, flag)
     rest = [
         _LETTERS.sub(lambda flags: flags[0].replace("n", ""), argument)
         for argument in rest
@@ -150,7 +150,7 @@ def _cost(found: Preview) -> str:
 def _time(job: Job, found: Preview, now: datetime) -> str:
     time = found.time
     by = f"as {time.observed:,} rows here took" if time.observed else "as is usual for the models"
-    bound = _bound(job, time.bottleneck)
+    bound = _bound(job, time)
     spans = f"{_about(time.seconds_low)} to {_about(time.seconds_high)}"
     return (
         f"about {_about(time.seconds)} ({spans}), done {_when(time.done_at, now)};"
@@ -163,7 +163,10 @@ def _about(seconds: float) -> str:
     return span(seconds if seconds < 600 else round(seconds / 60) * 60).removesuffix(" 0 s")
 
 
-def _bound(job: Job, bottleneck: Bottleneck) -> str:
+def _bound(job: Job, time: Duration) -> str:
+    bottleneck = time.bottleneck
+    if bottleneck is Bottleneck.FOUND:
+        return f"the endpoint's own, {per_minute(time.limit_rpm or 0)} as runs here found out"
     if bottleneck is Bottleneck.RATE:
         return _rate(job)
     if bottleneck is Bottleneck.TOKENS:
@@ -234,4 +237,4 @@ def _next(found: Preview, command: Sequence[str]) -> list[str]:
     if not found.buy:
         return []
     note = "with the same table on standard input" if found.manifest == "-" else ""
-    return [f"next: {running.shown_command(command, note)}"]
+    return [f"next: {retyping.shown(command, note)}"]

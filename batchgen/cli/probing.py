@@ -17,7 +17,7 @@ import msgspec
 
 from batchgen import inquiry as inquiries
 from batchgen import job as jobs
-from batchgen import probe
+from batchgen import probe, retyping
 from batchgen.cli import running
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
@@ -68,7 +68,7 @@ def tell(
         _show(inquiry, telling)
         return 0
     running.warn_of_environment(job)
-    command = running.without_flag(running.command_line(job, telling.typed), "--save")
+    command = retyping.without_flag(running.command_line(job, telling.typed), "--save")
     with _claimed(save) as path:
         _announce(inquiry, telling)
         try:
@@ -313,9 +313,9 @@ def _next(
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
-            again = running.with_flags(again, flag)
+            again = retyping.with_flags(again, flag)
         else:
-            again = running.with_flags(running.without_flag(again, flag), flag, _plain(value))
+            again = retyping.with_flags(retyping.without_flag(again, flag), flag, _plain(value))
     return {"probe": again, **commands} if settings or not sound else commands
 
 

@@ -17,19 +17,20 @@ from tqdm import tqdm
 
 from batchgen import job as jobs
 from batchgen import runner
-from batchgen.cli.counting import counted, looks_told, span
+from batchgen.cli.counting import counted, limit_told, looks_told, span
 from batchgen.cli.saying import say, say_json
 from batchgen.cli.terminal import line
 from batchgen.errors import StorageError, nearest
 from batchgen.records import ErrorClass
 from batchgen.retry import RULES
+from batchgen.retyping import shown, with_flags, without_flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
     from batchgen.job import Job
-    from batchgen.purchase import Progress
+    from batchgen.progress import Progress
     from batchgen.runner import Summary
 
 _LINE_EVERY = 30.0
@@ -69,10 +70,10 @@ def run(
             on_progress=watch,
             on_look=watch.looked if watch else None,
             signals=True,
-            command=shown_command(command, note),
+            command=shown(command, note),
         )
     except StorageError as cause:
-        raise StorageError(f"{cause}\n  {shown_command(command, note)}") from cause
+        raise StorageError(f"{cause}\n  {shown(command, note)}") from cause
     finally:
         if watch is not None:
             watch.close()
@@ -114,22 +115,6 @@ def _resume(job: Job, summary: Summary, command: Sequence[str]) -> list[str] | N
         known = job.base_url is None and job.dialect is None
         return with_flags(command, "--dialect", "gemini") if mute and known else [*command]
     return with_flags(command, "--retry-failed") if summary.exit_status == 1 and summary.failed else None
-
-
-def with_flags(command: Sequence[str], *flags: str) -> list[str]:
-    """Add flags to a command."""
-    at = command.index("--") if "--" in command else len(command)
-    return [*command[:at], *flags, *command[at:]]
-
-
-def without_flag(command: Sequence[str], flag: str) -> list[str]:
-    """Leave out a flag that takes a value, and that value."""
-    before = ["", *command]
-    return [
-        argument
-        for last, argument in zip(before, command, strict=False)
-        if flag not in {last, argument} and not argument.startswith(f"{flag}=")
-    ]
 
 
 def warn_of_environment(job: jobs.Job) -> None:
@@ -244,6 +229,10 @@ def _postfix(progress: Progress) -> str:
     parts = [f"{progress.failed:,} failed" if progress.failed else "", f"${progress.spent_usd:,.2f}"]
     parts.append(f"{progress.in_flight} in flight")
     parts.append(f"{progress.waiting} waiting to retry" if progress.waiting else "")
+    parts.append(f"{progress.hedges} hedged" if progress.hedges else "")
+    limit = progress.rate_limit.per_minute
+    about = "~" if limit == progress.rate_limit.felt else ""
+    parts.append("" if limit is None else f"limit {about}{limit:,.0f}/min")
     parts.append(f"quota: next in {span(progress.cooling)}" if progress.cooling >= 1 else "")
     parts.append(f"stopping: {progress.stopping}" if progress.stopping else "")
     return "".join(f", {part}" for part in parts if part)
@@ -263,6 +252,11 @@ def _told(summary: Summary) -> list[str]:
         lines.append(
             f"  spent     ${summary.run_usd:,.4f} now, ${summary.spent_usd:,.4f} ever in this directory"
         )
+    if summary.hedges:
+        lines.append(
+            f"  hedged    {summary.hedges:,} requests asked again for late ones, {summary.hedges_won:,}"
+            f" came first; ${summary.hedges_usd:,.4f} for those that came second"
+        )
     if summary.uncertain:
         lines.append(
             f"  uncertain {summary.uncertain:,} requests may have been billed without an answer that says so;"
@@ -279,6 +273,7 @@ def _told(summary: Summary) -> list[str]:
             f"  sizes     {summary.wrong_size:,} {are} not of the size that was asked for:"
             " `size_ok` in the table tells which"
         )
+    lines += limit_told(summary.rate_limit)
     lines += looks_told(summary.blank, summary.near_duplicates)
     if summary.unreadable:
         lines.append(
@@ -323,13 +318,8 @@ def _next(summary: Summary, resume: Sequence[str] | None, note: str) -> list[str
         rest = "which this run was not about: --only and --limit must take in both"
         lines.append(f"waiting: {summary.waiting:,} {rows}, {rest}")
     if resume is None:
-        return [*lines, f"next: {shlex.join(['batchgen', 'report', summary.directory])}"]
+        return [*lines, f"next: {shlex.join([*program(), 'report', summary.directory])}"]
     lines.append(f"next: {stopped.remedy if stopped is not None else 'take up what failed'}")
     if summary.budget_needed is not None:
         resume = with_flags(without_flag(resume, "--budget"), "--budget", str(summary.budget_needed))
-    return [*lines, f"  {shown_command(resume, note)}"]
-
-
-def shown_command(command: Sequence[str], note: str) -> str:
-    """A command as it can be typed."""
-    return f"{shlex.join(command)}  # {note}" if note else shlex.join(command)
+    return [*lines, f"  {shown(resume, note)}"]

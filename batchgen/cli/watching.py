@@ -16,7 +16,7 @@ import msgspec
 
 from batchgen import depot, overview, recovery
 from batchgen.address import is_url
-from batchgen.cli.counting import counted, looks_told, span
+from batchgen.cli.counting import counted, limit_told, looks_told, span
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json, showable
 from batchgen.cli.terminal import line, printable
@@ -169,6 +169,7 @@ def _told(seen: Overview, odd: Odd | None = None) -> list[str]:
         f"{line(seen.directory)}: {_counted(seen)}{flying}",
         f"  run       {_session(seen)}",
         *_pace(seen),
+        *limit_told(seen.rate_limit),
         *_money(seen),
         f"  tokens    {seen.prompt_tokens:,} in, {seen.text_tokens:,} text out,"
         f" {seen.image_tokens:,} image out",
@@ -238,7 +239,10 @@ def _requests(seen: Overview) -> str:
     if seen.rate_limited:
         parts.append(f"{seen.rate_limited:,} answered 429")
     if seen.retried:
-        parts.append(f"{seen.retried:,} failed and were tried again")
+        unawaited = ", or were not waited for" if seen.hedge else ""
+        parts.append(f"{seen.retried:,} failed and were tried again{unawaited}")
+    if seen.late:
+        parts.append(f"{seen.late:,} came after another one for their row, ${seen.late_usd:,.4f}")
     return f"  requests  {', '.join(parts)}"
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchgen.ledger.reader import Failed, Reader, Run, Totals, told
 from batchgen.ledger.schema import usd
-from batchgen.records import Value
+from batchgen.records import ErrorClass, Limit, Value
 
 LATEST = 1024
 """Attempts that are looked at one by one, at most, beside those in flight: so many tell how fast it goes."""
@@ -33,12 +33,16 @@ class Moment(Value, frozen=True, kw_only=True):
     """Settled attempts of that run by error class; '' where they were good."""
     run_usd: Decimal
     """What they cost."""
+    late_usd: Decimal
+    """The part of it for answers that came after another request's for the same task."""
     open: int
     """Attempts that are not settled: in flight, or left by a run that died."""
     reserved_usd: Decimal
     """What those may cost at most."""
     latest: tuple[Latest, ...]
     """Of that run, the newest first; `LATEST` of them at most, and as many as are open."""
+    limit: Limit
+    """Requests a minute that the endpoint takes, as that run found out."""
 
 
 class Onlooker(Reader):
@@ -68,13 +72,16 @@ class Onlooker(Reader):
             " (SELECT * FROM attempts ORDER BY id DESC LIMIT ?) WHERE run = ?",
             (LATEST + unsettled, number),
         ).fetchall()
+        limit = ask("SELECT felt, stated FROM limits WHERE run = ?", (number,)).fetchone()
         return Moment(
             totals=self.totals(),
             failures=tuple(self.failures()),
             run=run,
             answered={kind: count for kind, count, _ in answered},
             run_usd=usd(sum(cost for _, _, cost in answered)),
+            late_usd=usd(sum(cost for kind, _, cost in answered if kind == ErrorClass.LATE)),
             open=unsettled,
             reserved_usd=usd(reserved),
             latest=tuple(Latest(started, settled, bool(good)) for started, settled, good in latest),
+            limit=Limit() if limit is None else Limit(felt=limit[0], stated=limit[1]),
         )

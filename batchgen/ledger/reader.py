@@ -14,10 +14,10 @@ import msgspec
 from batchgen.errors import InputError
 from batchgen.ledger.schema import QUALITIES, connect, damaged, unreadable, usd
 from batchgen.ledger.sums import UNKNOWN
-from batchgen.records import Expect, Image, Look, Status, Usage, UsageQuality, Value
+from batchgen.records import Expect, Image, Limit, Look, Status, Usage, UsageQuality, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 _IMAGE = msgspec.json.Decoder(Image)
@@ -28,6 +28,12 @@ _UNSEEN = (
     "FROM tasks WHERE images <> '[]'"
     " AND NOT EXISTS (SELECT 1 FROM looks WHERE sha256 = images ->> '$[#-1].sha256')"
 )
+_UNSENT = "(status = 'failed' AND ifnull(error_class, '') IN ('parent_failed', 'reference'))"
+"""Of a task that ended because nothing could be sent."""
+
+_STATUSES: Mapping[str, Status] = {status.value: status for status in Status}
+_EXPECTS: Mapping[str, Expect] = {expect.value: expect for expect in Expect}
+"""Called by value an enum takes ten times as long."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -251,8 +257,7 @@ class Reader:
     def states(self, keys: Sequence[str]) -> dict[str, State]:
         """What is known of these tasks; those the ledger has never seen are left out."""
         rows = self._connection.execute(
-            "SELECT key, status, uncertain,"
-            " status = 'failed' AND error_class IN ('parent_failed', 'reference'), parent_sha"
+            f"SELECT key, status, uncertain, {_UNSENT}, parent_sha"  # noqa: S608
             " FROM tasks WHERE key IN (SELECT value FROM json_each(?))",
             (_list(keys),),
         )
@@ -265,6 +270,32 @@ class Reader:
                     status=Status(status), uncertain=uncertain, unsent=bool(unsent), parent_sha=parent_sha
                 )
             found[key] = state
+        return found
+
+    @told
+    def final(self) -> dict[tuple[str, str | None], int]:
+        """Status and error class of the tasks that no plain run takes up again, and how many there are."""
+        rows = self._connection.execute(
+            "SELECT status, nullif(class, '') AS error_class, sum(tasks) FROM task_sums"  # noqa: S608
+            f" WHERE status <> 'pending' AND NOT {_UNSENT} AND NOT in_words"
+            " GROUP BY 1, 2 HAVING sum(tasks) > 0"
+        )
+        return {(status, kind): count for status, kind, count in rows}
+
+    @told
+    def final_keys(
+        self, kinds: Iterable[tuple[str, str | None]], low: str, high: str
+    ) -> list[tuple[str, str]]:
+        """The status of each kind, and its keys from `low` up to below `high` with blanks between them."""
+        found = []
+        for status, kind in kinds:
+            # Each kind lies in the index in the order of its keys: fifty bytes a task.
+            (keys,) = self._connection.execute(
+                "SELECT group_concat(key, ' ') FROM tasks INDEXED BY tasks_status"
+                " WHERE status = ? AND error_class IS ? AND key >= ? AND key < ?",
+                (status, kind, low, high),
+            ).fetchone()
+            found.append((status, keys or ""))
         return found
 
     @told
@@ -404,9 +435,9 @@ class Reader:
         )
         return {
             key: Journey(
-                status=Status(status),
+                status=_STATUSES[status],
                 model=model,
-                expect=Expect(expect),
+                expect=_EXPECTS[expect],
                 pixels=None if width is None else (width, height),
                 answers=answers,
                 paid=usd(paid),
@@ -441,6 +472,14 @@ class Reader:
         )
         names = Attempted.__struct_fields__
         return [Attempted(**{**dict(zip(names, row, strict=True)), "expect": Expect(row[1])}) for row in rows]
+
+    @told
+    def limit(self, endpoint: str, model: str) -> Limit:
+        """How many requests a minute an endpoint took of a model, as the latest run there found out."""
+        row = self._connection.execute(
+            "SELECT felt, stated FROM limits WHERE endpoint = ? AND model = ?", (endpoint, model)
+        ).fetchone()
+        return Limit() if row is None else Limit(felt=row[0], stated=row[1])
 
     @told
     def picture_bytes(self, *, most: int) -> float | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x62677231
 """Marks the file as batchgen's ('bgr1'), so that a foreign database is not taken for a ledger."""
-VERSION = 3
+VERSION = 4
 QUALITIES = tuple(UsageQuality)
 """A usage quality is stored as its place here; -1 where no usage was due."""
 
@@ -28,6 +28,12 @@ _NANO = Decimal("1e-9")
 _LOOKS = """
 CREATE TABLE looks (
   sha256 TEXT PRIMARY KEY, phash INTEGER NOT NULL, blank INTEGER NOT NULL
+) WITHOUT ROWID"""
+# How many requests a minute an endpoint takes, and the run that found it out, or went by it, last.
+_LIMITS = """
+CREATE TABLE limits (
+  endpoint TEXT NOT NULL, model TEXT NOT NULL, run INTEGER NOT NULL, noted_at INTEGER NOT NULL,
+  felt REAL, stated REAL, PRIMARY KEY (endpoint, model)
 ) WITHOUT ROWID"""
 _SCHEMA = f"""
 CREATE TABLE runs (
@@ -60,6 +66,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_key ON attempts (key);
 CREATE INDEX attempts_open ON attempts (id) WHERE settled_at IS NULL;
 {_LOOKS};
+{_LIMITS};
 {sums.TABLES}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
@@ -81,6 +88,10 @@ ALTER TABLE runs ADD COLUMN command TEXT;
 {"; ".join(sums.RENEW)};
 PRAGMA user_version = 3;
 """,
+    3: f"""
+{_LIMITS};
+PRAGMA user_version = 4;
+""",
 }
 # How a ledger that may only be read passes for one of this version: temporary names go before its own.
 _SEEN_AS = {
@@ -88,6 +99,8 @@ _SEEN_AS = {
     " NULL AS parent_sha FROM main.tasks;",
     2: "CREATE TEMP VIEW looks AS SELECT NULL AS sha256, NULL AS phash, NULL AS blank WHERE FALSE;"  # noqa: S608
     f"CREATE TEMP VIEW runs AS SELECT *, NULL AS command FROM main.runs;{sums.VIEWS}",
+    3: "CREATE TEMP VIEW limits AS SELECT NULL AS endpoint, NULL AS model, NULL AS run, NULL AS felt,"
+    " NULL AS stated WHERE FALSE;",
 }
 _REMEDIES = {
     "SQLITE_FULL": "free some space",

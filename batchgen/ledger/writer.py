@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen.ledger.reader import Unanswered
-    from batchgen.records import Image, Look
+    from batchgen.records import Image, Limit, Look
 
 
 T = TypeVar("T")
@@ -44,6 +44,35 @@ UPDATE tasks SET (prompt_tokens, text_tokens, image_tokens, total_tokens, cost, 
     ifnull(sum(total_tokens), 0), sum(cost), sum(billed),
     sum(CASE WHEN error_class IS NOT NULL THEN cost WHEN cost IS NOT NULL THEN 0 END)
    FROM attempts WHERE attempts.key = tasks.key)
+"""
+
+
+_NOTE_LIMIT = "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)"
+# What an attempt adds to its task, and what the task is from then on.
+_SUMMED = """
+attempts = attempts + :counts,
+prompt_tokens = prompt_tokens + :prompt, text_tokens = text_tokens + :text_tokens,
+image_tokens = image_tokens + :image, total_tokens = total_tokens + :total,
+quality = max(quality, :quality),
+cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
+billed = coalesce(billed + :billed, billed, :billed),
+credits = coalesce(credits + :credits, credits, :credits)"""
+_TOLD = """
+status = :status, uncertain = uncertain + :uncertain,
+images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
+finish_reason = :finish_reason, error_class = :error_class,
+error_message = :error_message, request_id = :request_id,
+started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency"""
+_COUNT_UNANSWERED = """
+UPDATE tasks SET attempts = attempts + (SELECT count(*) FROM attempts
+  WHERE attempts.key = tasks.key AND settled_at IS NULL AND submitted_at IS NOT NULL)
+WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)
+"""
+_CALL_UNCERTAIN = """
+UPDATE tasks SET error_class = 'uncertain', uncertain = uncertain + 1,
+  error_message = 'the run ended before the answer was recorded; the request may have been billed'
+WHERE status = 'pending'
+  AND key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)
 """
 
 
@@ -86,21 +115,23 @@ class Orphan(Value, frozen=True, kw_only=True):
 class Attempt:
     """One request that is about to be made; its number and file name are known once it is submitted."""
 
-    __slots__ = ("_ticket", "key")
+    __slots__ = ("key", "submitted_at", "ticket")
 
-    def __init__(self, key: str, ticket: _Ticket[tuple[int, str]]) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self._ticket = ticket
+        self.submitted_at: int | None = None
+        """What is noted with its start, if it is known by then."""
+        self.ticket: _Ticket[tuple[int, str]]
 
     @property
     def id(self) -> int:
         """Its number in the ledger."""
-        return self._ticket.value()[0]
+        return self.ticket.value()[0]
 
     @property
     def stem(self) -> str:
         """The file it may fill, without extension."""
-        return self._ticket.value()[1]
+        return self.ticket.value()[1]
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
@@ -142,6 +173,8 @@ class Ledger:
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self.run = 0
         """The number of the run that was begun; 0 before that."""
+        self._limit: tuple[object, ...] | None = None
+        """The last one that was noted."""
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it."""
@@ -210,6 +243,8 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             _settle_leftovers(connection, now)
+            if self._limit is not None:
+                connection.execute(_NOTE_LIMIT, self._limit)
             connection.execute(
                 "UPDATE runs SET ended_at = ?, ended = ? WHERE id = ?", (now, reason, self.run)
             )
@@ -259,6 +294,15 @@ class Ledger:
                 connection.execute(statement)
 
         self._at_once(write)
+
+    def note_limit(self, endpoint: str, model: str, limit: Limit, *, now: int) -> None:
+        """
+        Note how many requests a minute an endpoint takes of a model, in place of what was known.
+
+        It goes to disk with the next commit, at the latest with the end of the run.
+        """
+        values = self._limit = (endpoint, model, self.run, now, limit.felt, limit.stated)
+        self._waiting.append(_Ticket(lambda connection: connection.execute(_NOTE_LIMIT, values)))
 
     async def give_up(self, key: str) -> None:
         """End a task that was sent more than once without an answer: it is uncertain for good."""
@@ -325,32 +369,41 @@ class Ledger:
                 parent_sha=parent_sha,
             )
             cursor = connection.execute(
-                "INSERT INTO attempts (key, run, started_at, reserved) VALUES (?, ?, ?, ?)",
-                (key, self.run, now, nano(reserved)),
+                "INSERT INTO attempts (key, run, started_at, submitted_at, reserved) VALUES (?, ?, ?, ?, ?)",
+                (key, self.run, now, attempt.submitted_at, nano(reserved)),
             )
             return cursor.lastrowid or 0, claimed
 
-        ticket = _Ticket(write)
-        self._waiting.append(ticket)
-        return Attempt(key, ticket)
+        attempt = Attempt(key)
+        attempt.ticket = _Ticket(write)
+        self._waiting.append(attempt.ticket)
+        return attempt
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
+        together = attempt.ticket in self._waiting
+        if together:  # no row needs to be changed that is not there yet
+            attempt.submitted_at = now
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id))
+            if not together:
+                connection.execute("UPDATE attempts SET submitted_at = ? WHERE id = ?", (now, attempt.id))
 
-        if self._durable:
+        if not self._durable:  # only a crash would need it before the attempt is settled
+            self._waiting += [] if together else [_Ticket(write)]
+            return
+        try:
             await self._commit(write)
-        else:  # only a crash would need it before the attempt is settled
-            self._waiting.append(_Ticket(write))
+        finally:
+            if attempt.ticket in self._waiting:  # cancelled before its turn: it is not submitted
+                attempt.submitted_at = None
 
     async def settle(
         self,
         attempt: Attempt,
         outcome: Outcome,
         *,
-        status: Status,
+        status: Status | None,
         counts: bool,
         in_credits: Decimal | None,
         now: int,
@@ -358,7 +411,8 @@ class Ledger:
         """
         Note what an attempt came to and where its task stands now, in one transaction.
 
-        :param status: `PENDING` while the task will be tried again.
+        :param status: `PENDING` while the task will be tried again; None where another attempt has ended the
+            task: then only its sums change.
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
         """
@@ -428,24 +482,23 @@ def claim(
     It is pending from now on. Attempts without an answer are held against it as long as it is the same
     request: not from before it was final, nor of another parent's picture.
     """
-    known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
-    if known is not None:
-        connection.execute(
-            "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ?,"
-            " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
-            " parent_sha = ? WHERE key = ?",
-            (row_id, model, provider, expect, parent_sha, parent_sha, key),
-        )
-        return str(known[0])
     free, salt = stem, 0
-    while connection.execute("SELECT 1 FROM tasks WHERE folded = ?", (fold(free),)).fetchone():
+    while not connection.execute(
+        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect, parent_sha)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (key, row_id, free, fold(free), model, provider, expect, parent_sha),
+    ).rowcount:
+        known = connection.execute("SELECT stem FROM tasks WHERE key = ?", (key,)).fetchone()
+        if known is not None:
+            connection.execute(
+                "UPDATE tasks SET id = ?, model = ?, provider = ?, expect = ?,"
+                " uncertain = iif(status = 'pending' AND parent_sha IS ?, uncertain, 0), status = 'pending',"
+                " parent_sha = ? WHERE key = ?",
+                (row_id, model, provider, expect, parent_sha, parent_sha, key),
+            )
+            return str(known[0])
         free = f"{stem}~{blake2b(f'{key} {salt}'.encode(), digest_size=4).hexdigest()}"
         salt += 1
-    connection.execute(
-        "INSERT INTO tasks (key, id, stem, folded, model, provider, expect, parent_sha)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (key, row_id, free, fold(free), model, provider, expect, parent_sha),
-    )
     return free
 
 
@@ -464,7 +517,7 @@ def fold(stem: str) -> str:
 
 
 def _values(
-    outcome: Outcome, *, status: Status, counts: bool, in_credits: Decimal | None, now: int
+    outcome: Outcome, *, status: Status | None, counts: bool, in_credits: Decimal | None, now: int
 ) -> dict[str, object]:
     usage, cost = outcome.usage, nano(outcome.cost_usd)
     failed = outcome.kind is not None
@@ -492,7 +545,8 @@ def _values(
         "request_id": outcome.request_id,
         "http_status": outcome.http_status,
         "started_at": outcome.started_at,
-        "latency": outcome.latency,
+        # Who was cut off because another one was faster has none.
+        "latency": outcome.latency if status is not None else outcome.latency or None,
         "now": now,
     }
 
@@ -508,23 +562,10 @@ def _settle(connection: sqlite3.Connection, values: dict[str, object]) -> None:
         """,
         values,
     )
-    connection.execute(
-        """
-        UPDATE tasks SET status = :status, attempts = attempts + :counts, uncertain = uncertain + :uncertain,
-          prompt_tokens = prompt_tokens + :prompt, text_tokens = text_tokens + :text_tokens,
-          image_tokens = image_tokens + :image, total_tokens = total_tokens + :total,
-          quality = max(quality, :quality),
-          cost = coalesce(cost + :cost, cost, :cost), wasted = coalesce(wasted + :wasted, wasted, :wasted),
-          billed = coalesce(billed + :billed, billed, :billed),
-          credits = coalesce(credits + :credits, credits, :credits),
-          images = :images, text = :text, reasoning = :reasoning, tool_calls = :tool_calls,
-          finish_reason = :finish_reason, error_class = :error_class,
-          error_message = :error_message, request_id = :request_id,
-          started_at = ifnull(started_at, :started_at), finished_at = :now, latency = :latency
-        WHERE key = :key
-        """,
-        values,
-    )
+    if values["status"] is None:
+        connection.execute(f"UPDATE tasks SET {_SUMMED} WHERE key = :key", values)  # noqa: S608
+    else:
+        connection.execute(f"UPDATE tasks SET {_SUMMED}, {_TOLD} WHERE key = :key", values)  # noqa: S608
 
 
 def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) -> None:
@@ -544,14 +585,14 @@ def _adopt(connection: sqlite3.Connection, values: Sequence[dict[str, object]]) 
 
 
 def _settle_leftovers(connection: sqlite3.Connection, now: int) -> None:
-    """What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free."""
-    connection.execute(
-        "UPDATE tasks SET error_class = 'uncertain',"
-        " error_message = 'the run ended before the answer was recorded; the request may have been billed',"
-        " (attempts, uncertain) = (SELECT tasks.attempts + count(*), tasks.uncertain + count(*) FROM attempts"
-        " WHERE attempts.key = tasks.key AND settled_at IS NULL AND submitted_at IS NOT NULL)"
-        " WHERE key IN (SELECT key FROM attempts WHERE settled_at IS NULL AND submitted_at IS NOT NULL)"
-    )
+    """
+    What a dead run left: submitted and unanswered is uncertain; the rest was never sent and is free.
+
+    Two for one task, of which one was to make up for the lateness of the other, are held against it as one:
+    it is asked for once more as others are. Against a task that another request has ended, none is.
+    """
+    connection.execute(_COUNT_UNANSWERED)
+    connection.execute(_CALL_UNCERTAIN)
     connection.execute(
         "UPDATE attempts SET settled_at = :now, error_class ="
         " CASE WHEN submitted_at IS NULL THEN 'unreachable'"

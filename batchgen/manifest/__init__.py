@@ -14,6 +14,8 @@ from batchgen.errors import InputError
 from batchgen.manifest import tables
 from batchgen.manifest.ancestry import Ancestry
 from batchgen.manifest.asked import shape, unfit
+from batchgen.manifest.finished import Finished
+from batchgen.manifest.origin import is_current, origin, stamp
 from batchgen.manifest.problems import Problems
 from batchgen.manifest.reading import Reading
 from batchgen.manifest.rows import Rows
@@ -29,6 +31,7 @@ __all__ = [
     "PARSERS",
     "Ancestry",
     "Batch",
+    "Finished",
     "Manifest",
     "Reading",
     "names",
@@ -54,8 +57,12 @@ def read(
     `source` is a path, or '-' for a CSV on `stdin`; `look` finds out what is in a file that rows bring along,
     or raises an `InputError` that says why it cannot go. Raises `InputError` if the source cannot be opened,
     `ManifestError` with all that is wrong in it, `StorageError` if the snapshot cannot be written. After an
-    error nothing is left behind; what was at `snapshot` before stays as it was.
+    error nothing is left behind; what was at `snapshot` before stays as it was. That is used again where it
+    was made from the same bytes by the same reading, and no row brings files along.
     """
+    seen, made_from = stamp(source), origin(source, reading)
+    if made_from is not None and is_current(snapshot, made_from):
+        return Manifest(snapshot)
     problems = Problems("standard input" if source == "-" else source)
     with tables.opened(source, stdin, problems) as table:
         rows = Rows(table.schema, reading, problems, look)
@@ -65,7 +72,9 @@ def read(
             for batch in table.batches:
                 for part in rows.normalise(batch):
                     draft.add(part)
-            draft.close()
+            # A table that was written to meanwhile is none that could be known again.
+            same = not problems and (origin(source, reading), stamp(source)) == (made_from, seen)
+            draft.close(made_from if same else None)
             if not draft.rows and not problems:
                 problems.add("the table has no rows")
             if rows.parent_column is not None:

@@ -391,6 +391,12 @@ def _may_have_nul(column: pa.Array) -> bool:
     return b"\0" in data.slice(start, stop - start).to_pybytes()
 
 
+def raw(digests: pa.Array) -> memoryview:
+    """Hashes as they lie end to end."""
+    start = digests.offset * DIGEST
+    return memoryview(digests.buffers()[1])[start : start + len(digests) * DIGEST]
+
+
 def hex_texts(hashed: bytes | memoryview) -> pa.Array:
     """Hashes that lie end to end, as hex."""
     data = pa.py_buffer(hashed.hex().encode())

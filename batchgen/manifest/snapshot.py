@@ -8,11 +8,12 @@ manifest meanwhile changes nothing.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from array import array
 from bisect import bisect_left, insort
 from functools import cached_property, reduce
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -24,14 +25,16 @@ import pyarrow.parquet as pq
 from batchgen.errors import StorageError
 from batchgen.manifest.asked import COLUMNS as ASKED
 from batchgen.manifest.chains import FIELDS, MOST, Chains
+from batchgen.manifest.finished import Finished, Keys, Known, keys_of
+from batchgen.manifest.origin import marks, rows_of
 from batchgen.manifest.problems import KEPT, quoted
-from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts
+from batchgen.manifest.rows import CARRIED, DIGEST, MARK_ID, MARK_VARIANT, hashes, hex_texts, raw
 from batchgen.manifest.sorting import ordered, repeated, temporary
 from batchgen.manifest.tables import texts
 from batchgen.records import Expect, Params, Reference, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -41,6 +44,8 @@ _BATCH_TASKS: Final = 8192
 _BATCH_BYTES: Final = 64 << 20
 _READ_AHEAD: Final = 32
 """Tasks of which the cells are read at once: one by one they take four times as long."""
+_GATHERED: Final = 1024
+_GATHERED_BYTES: Final = 1 << 20
 _HELD_TASKS: Final = 512
 _HELD_BYTES: Final = 64 << 10
 """As stored: with all their variants those are 32 MB at most."""
@@ -48,6 +53,8 @@ _TASKS: Final = b"batchgen:tasks"
 _LEVELS: Final = b"batchgen:levels"
 _FAULTS: Final = (pa.ArrowException, OSError)
 _ONE: Final = pa.scalar(1, pa.int32())
+_NOTHING: Final = Finished()
+_KEY: Final = re.compile(r"[0-9a-f]{32}-\d+-\d+\Z")
 
 
 class Batch:
@@ -58,6 +65,18 @@ class Batch:
         self._variants = variants
         self._carried = carried
         self._ahead: tuple[int, list[dict[str, Any]], list[int]] = (-1, [], [])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def parts(self) -> tuple[pa.RecordBatch, pa.Array]:
+        """The row of each task, and its variant."""
+        return self._rows, self._variants
+
+    def chosen(self, indices: pa.Array) -> Batch:
+        """Some of its tasks."""
+        return Batch(self._rows.take(indices), self._variants.take(indices), self._carried)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -213,14 +232,11 @@ class Batch:
 
     @cached_property
     def _keys(self) -> pa.Array:
-        occurrence = self._rows.column("occurrence").cast(pa.string())
-        return pc.binary_join_element_wise(self._digests, occurrence, self._variants.cast(pa.string()), "-")
+        return keys_of(self._digests, self._rows.column("occurrence"), self._variants)
 
     @cached_property
     def _digests(self) -> pa.Array:
-        column = self._rows.column("digest")
-        start = column.offset * DIGEST
-        return hex_texts(memoryview(column.buffers()[1])[start : start + len(column) * DIGEST])
+        return hex_texts(raw(self._rows.column("digest")))
 
     @cached_property
     def _ids(self) -> pa.Array:
@@ -271,31 +287,104 @@ class Manifest:
             said = file.metadata.metadata or {}
             stated = said.get(_TASKS)
             few = stated is not None and int(stated) <= _HELD_TASKS and _stored(file) <= _HELD_BYTES
-            held = [*_groups_of(file)] if few else None
+            held = [*_stretches_of(file)] if few else None
         if stated is None:
             raise StorageError(f"{path}: this is no copy of a manifest; the next run makes one")
         self.tasks = int(stated)
         self.levels = int(said.get(_LEVELS, b"1"))
         """Rows of the longest chain; 1 where no row continues another."""
+        self.rows_hash = rows_of(said)
+        """Where two snapshots have the same, they have the same rows in the same stretches."""
+        self._counted = [name for name in schema.names if name != "name" and not name.startswith(CARRIED)]
         carried = [field for field in schema if field.name.startswith(CARRIED)]
         self.carried: pa.Schema = pa.schema(
             field.with_name(field.name.removeprefix(CARRIED)).remove_metadata() for field in carried
         )
-        self._held = (
-            None if held is None else [batch for rows in held for batch in _expand(rows, self.carried)]
-        )
+        self._held = None if held is None else [batch for _, rows in held for batch in self._expanded(rows)]
 
-    def batches(self, depth: int | None = None) -> Iterator[Batch]:
+    def batches(self, depth: int | None = None, *, without: Finished = _NOTHING) -> Iterator[Batch]:
         """
         All tasks in the order of the manifest, at most 8192 at a time.
 
         :param depth: those alone whose row continues so many others; where the manifest has parents.
+        :param without: tasks that are left out; where the manifest has no parents.
         """
         if self._held is not None and depth is None:
-            yield from self._held
+            yield from _left(self._held, without, 0)
             return
-        for rows in _groups(self.path, depth=depth):
-            yield from _expand(rows, self.carried)
+        for stretch, rows in _stretches(self.path, depth=depth, skip=without.is_whole):
+            yield from _left(self._expanded(rows), without, without.start(stretch))
+
+    def gathered(self, *, without: Finished) -> Iterator[Batch]:
+        """
+        The same, what little is left of each stretch gathered, and without what makes a task of a row.
+
+        For whoever counts and goes through all of them: the first ones come later.
+        """
+        if self._held is not None:
+            yield from self.batches(without=without)
+            return
+        few: list[tuple[pa.RecordBatch, pa.Array]] = []
+        tasks = size = 0
+        for stretch, rows in _stretches(self.path, self._counted, skip=without.is_whole):
+            for batch in _left(self._expanded(rows), without, without.start(stretch)):
+                few.append(batch.parts)
+                tasks, size = tasks + len(batch), size + batch.parts[0].nbytes
+                if tasks >= _GATHERED or size >= _GATHERED_BYTES:
+                    yield self._joined(few)
+                    few, tasks, size = [], 0, 0
+        if few:
+            yield self._joined(few)
+
+    def _joined(self, parts: list[tuple[pa.RecordBatch, pa.Array]]) -> Batch:
+        rows = pa.Table.from_batches([part for part, _ in parts]).combine_chunks()
+        return Batch(
+            rows.to_batches()[0], pa.concat_arrays([variants for _, variants in parts]), self.carried
+        )
+
+    def having(self, keys: Collection[str]) -> Iterator[Batch]:
+        """Those of these tasks that are in it, in its order; sixteen bytes a row are held at first."""
+        contents = {bytes.fromhex(key[: 2 * DIGEST]) for key in keys if _KEY.match(key)}
+        if not contents:
+            return
+        digests, rows = bytearray(), []
+        for _, part in _stretches(self.path, ["digest"]):
+            digests += raw(part.column("digest"))
+            rows.append(len(part))
+        whole = pa.Array.from_buffers(pa.binary(DIGEST), sum(rows), [None, pa.py_buffer(digests)])
+        met = pc.is_in(whole, value_set=pa.array([*contents], pa.binary(DIGEST)))
+        spans = [slice(*span) for span in pairwise(accumulate(rows, initial=0))]
+        for _, part in _stretches(self.path, skip=lambda stretch: not met[spans[stretch]].true_count):
+            for batch in self._expanded(part):
+                mine = [index for index, key in enumerate(batch.keys) if key in keys]
+                if mine:
+                    yield batch.chosen(pa.array(mine))
+
+    def finished(self, keys: Keys) -> Finished:
+        """The tasks that are finished by their keys; some forty bytes a task are held meanwhile."""
+        known = Known()
+        for stretch, rows in _stretches(self.path, [*Known.COLUMNS]):
+            for part, variants in _expand(rows):
+                known.add(stretch, part, variants)
+        return known.finished(keys)
+
+    def _expanded(self, rows: pa.RecordBatch) -> Iterator[Batch]:
+        return (Batch(*part, self.carried) for part in _expand(rows))
+
+
+def _left(batches: Iterable[Batch], without: Finished, place: int) -> Iterator[Batch]:
+    """
+    What is left of batches that lie behind one another without some tasks.
+
+    :param place: which of all tasks is the first one of them.
+    """
+    for batch in batches:
+        left = without.left(place, place + len(batch))
+        place += len(batch)
+        if left is None:
+            yield batch
+        elif len(left):
+            yield batch.chosen(left)
 
 
 def _stored(file: pq.ParquetFile) -> int:
@@ -304,12 +393,12 @@ def _stored(file: pq.ParquetFile) -> int:
     return sum(group.total_byte_size for group in groups)
 
 
-def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
-    """A stretch of rows as batches of tasks."""
+def _expand(rows: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    """A stretch of rows as batches of tasks: the row of each, and its variant."""
     if pc.max(rows.column("variants")).as_py() == 1:
         for start in range(0, rows.num_rows, _BATCH_TASKS):
             part = rows.slice(start, _BATCH_TASKS)
-            yield Batch(part, part.column("variants"), carried)
+            yield part, part.column("variants")
         return
     # A long row that is repeated 8192 times would fill the memory.
     widest = sum(
@@ -317,7 +406,7 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
         for column in rows.columns
         if pa.types.is_string(column.type)
     )
-    most = max(1, min(_BATCH_TASKS, _BATCH_BYTES // widest))
+    most = max(1, min(_BATCH_TASKS, _BATCH_BYTES // max(1, widest)))
     tasks = (
         (row, variant)
         for row, count in enumerate(rows.column("variants").to_pylist())
@@ -325,7 +414,7 @@ def _expand(rows: pa.RecordBatch, carried: pa.Schema) -> Iterator[Batch]:
     )
     while stretch := list(islice(tasks, most)):
         indices, variants = zip(*stretch, strict=True)
-        yield Batch(rows.take(pa.array(indices, pa.int32())), pa.array(variants, pa.int32()), carried)
+        yield rows.take(pa.array(indices, pa.int32())), pa.array(variants, pa.int32())
 
 
 @contextlib.contextmanager
@@ -341,25 +430,40 @@ def told(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: the copy of the manifest cannot be written or read: {error}") from error
 
 
-def _groups(
-    path: Path, columns: list[str] | None = None, *, depth: int | None = None
-) -> Iterator[pa.RecordBatch]:
+def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The row groups of a snapshot, one at a time; all columns, or some in the given order."""
+    return (rows for _, rows in _stretches(path, columns))
+
+
+def _stretches(
+    path: Path,
+    columns: list[str] | None = None,
+    *,
+    depth: int | None = None,
+    skip: Callable[[int], bool] = lambda _: False,
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The same with their numbers; of each the rows of a depth alone, some not at all."""
     with contextlib.ExitStack() as stack:
         with told(path):
-            groups = _groups_of(stack.enter_context(pq.ParquetFile(path, pre_buffer=False)), columns, depth)
+            file = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
+            stretches = _stretches_of(file, columns, depth, skip)
         while True:
             with told(path):
-                batch = next(groups, None)
-            if batch is None:
+                found = next(stretches, None)
+            if found is None:
                 return
-            yield batch
+            yield found
 
 
-def _groups_of(
-    file: pq.ParquetFile, columns: list[str] | None = None, depth: int | None = None
-) -> Iterator[pa.RecordBatch]:
+def _stretches_of(
+    file: pq.ParquetFile,
+    columns: list[str] | None = None,
+    depth: int | None = None,
+    skip: Callable[[int], bool] = lambda _: False,
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     for index in range(file.num_row_groups):
+        if skip(index):
+            continue
         wanted = None
         if depth is not None:
             depths = file.read_row_group(index, ["depth"], use_threads=False).column(0)
@@ -368,7 +472,8 @@ def _groups_of(
                 continue
         group = file.read_row_group(index, columns, use_threads=False)
         group = group if wanted is None else group.filter(wanted)
-        yield from group.select(columns or group.column_names).combine_chunks().to_batches()
+        for rows in group.select(columns or group.column_names).combine_chunks().to_batches():
+            yield index, rows
 
 
 class Draft:
@@ -396,6 +501,7 @@ class Draft:
         self._contents = array("Q")
         self._ids = array("q")
         self._tasks = 0
+        self._made_from: str | None = None
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -424,7 +530,8 @@ class Draft:
 
     def _close(self, writer: pq.ParquetWriter) -> None:
         levels = 1 if self._chains is None else self._chains.levels
-        writer.add_key_value_metadata({_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)})
+        said = {_TASKS.decode(): str(self._tasks), _LEVELS.decode(): str(levels)}
+        writer.add_key_value_metadata({**said, **marks(self._file, said, self._made_from)})
         writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -447,8 +554,9 @@ class Draft:
         """How many rows there are so far."""
         return len(self._contents)
 
-    def close(self) -> None:
-        """No row is added any more."""
+    def close(self, made_from: str | None) -> None:
+        """No row is added any more; `made_from` is what the snapshot will be known by, if it will."""
+        self._made_from = made_from
         with told(self._path):
             self._close(self._writer)
 

@@ -20,7 +20,7 @@ from batchgen.simulator import answers, asked, bodies, sold
 from batchgen.simulator.account import Account, content_key
 from batchgen.simulator.answers import Draw
 from batchgen.simulator.formats import CHAT, IMAGES, NATIVE, Call, Format, at
-from batchgen.simulator.quota import Bucket
+from batchgen.simulator.quota import STYLES, Bucket
 from batchgen.simulator.reply import Ending, Reply
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Decided(Value, frozen=True, kw_only=True):
     delay: float
     """Seconds until it comes."""
     ending: Ending
+    headers: Mapping[str, str]
+    """What they say of limits, as it was when the request came in."""
 
 
 class Endpoint:
@@ -56,8 +58,10 @@ class Endpoint:
         self.settings = settings
         self.account = Account()
         self._clock = clock
-        rates = (settings.rpm, settings.ipm)
-        self._buckets = [Bucket(rate, settings.burst) for rate in rates if rate is not None]
+        rates = {"requests": settings.rpm, "images": settings.ipm}
+        self._buckets = {
+            name: Bucket(rate, settings.burst) for name, rate in rates.items() if rate is not None
+        }
         self._attempts: Counter[bytes] = Counter()
         self._connections = random.Random(f"{settings.seed} connections")
         self._faults = settings.faults.exclusive()
@@ -138,10 +142,10 @@ class Endpoint:
 
     def _decided(self, request: Asked, offer: Offer, spoken: Format, host: str) -> Reply | Decided:
         now = self._clock()
-        if wait := max((bucket.wait(now) for bucket in self._buckets), default=0.0):
+        if wait := max((bucket.wait(now) for bucket in self._buckets.values()), default=0.0):
             dice = random.Random(f"{self.settings.seed} {request.prompt}")
             return self._limited(spoken, offer.model, wait, dice)
-        for bucket in self._buckets:
+        for bucket in self._buckets.values():
             bucket.take()
         self.account.admitted.append(now)
         return self._admitted(self._draw(request, offer, spoken, host))
@@ -178,8 +182,13 @@ class Endpoint:
         self.account.book(draw.offer.model, answer.tokens, draw.key)
         usual = self.settings.latency_of(draw.offer.model.id)
         delay = draw.random.lognormvariate(math.log(usual.median), usual.spread) * self.settings.latency
+        delay *= self.settings.slowness if draw.fault == "slow" else 1
         ending = _ENDINGS.get(draw.fault or "", Ending.WHOLE)
-        return Decided(draw=draw, answer=answer, delay=delay, ending=ending)
+        said = self._quota_headers()
+        return Decided(draw=draw, answer=answer, delay=delay, ending=ending, headers=said)
+
+    def _quota_headers(self) -> Mapping[str, str]:
+        return STYLES[self.settings.quota_headers](self._buckets)
 
     def written(self, decided: Decided) -> Reply:
         """An answer as it goes over the wire; its pictures are not painted yet."""
@@ -189,7 +198,7 @@ class Endpoint:
         return Reply(
             status=200,
             delay=decided.delay,
-            headers={"content-type": kind, "x-request-id": answer.id},
+            headers={"content-type": kind, "x-request-id": answer.id, **decided.headers},
             body=body,
             stream=draw.format.opening(shape, answer) if draw.asked.stream else None,
             ending=decided.ending,
@@ -269,7 +278,15 @@ class Endpoint:
         message = "You exceeded your current quota, please check your plan and billing details."
         details = bodies.quota_details(model.id, wait, quota, value)
         retry_after = {"retry-after": str(math.ceil(wait))} if dice.random() < 0.5 else {}
-        return _told(spoken, 429, "RESOURCE_EXHAUSTED", message, details, delay=delay, headers=retry_after)
+        return _told(
+            spoken,
+            429,
+            "RESOURCE_EXHAUSTED",
+            message,
+            details,
+            delay=delay,
+            headers={**retry_after, **self._quota_headers()},
+        )
 
 
 def _key(call: Call) -> str:

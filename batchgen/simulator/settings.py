@@ -37,6 +37,8 @@ class Faults(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The connection closes in the middle of the body: billed."""
     hang: float = 0.0
     """No answer until the client gives up: billed."""
+    slow: float = 0.0
+    """A whole answer that takes `slowness` times as long: billed."""
     bad_json: float = 0.0
     """A whole body that is half a JSON document: billed."""
     bad_base64: float = 0.0
@@ -102,10 +104,14 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Pictures a minute."""
     burst: int = 10
     """Requests (pictures) that fit at once."""
+    quota_headers: Literal["none", "openai", "ietf"] = "none"
+    """In which headers answers say what these limits are and how much is left."""
     latency: float = 1.0
     """1.0: medians of 12 s (flash) and 25 s (pro), and the `latencies` as they stand; 0.0: none."""
     latencies: Mapping[str, Latency] = {}
     """By model id, in place of those medians."""
+    slowness: float = 20.0
+    """How many times as long an answer takes that suffers the fault `slow`."""
     faults: Faults = Faults()
     shape: Literal["S1", "S2", "S3", "S4", "S5", "S6", "S7", "mixed"] = "S1"
     """Where the picture stands in the answer; see `bodies`."""
@@ -129,7 +135,7 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.latencies.get(model) or (_PRO if "pro" in model else _FLASH)
 
     def __post_init__(self) -> None:
-        least = {"calm": 0, "burst": 1, "latency": 0}
+        least = {"calm": 0, "burst": 1, "latency": 0, "slowness": 1}
         for name, lowest in least.items():
             if not getattr(self, name) >= lowest:
                 raise InputError(f"simulator {name}: {getattr(self, name)} is less than {lowest}")

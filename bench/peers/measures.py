@@ -103,10 +103,17 @@ class Measures:
         rows: Rows = []
         for contestant in self._here(*told, FULL, OPENAI, LITELLM, *PATIENT, CURATOR):
             ran, record, account = self._bought(contestant, quotas.TERMS, quotas.ROWS, quotas.WORKERS)
-            used = (account.admitted - 1) / (quotas.RPM / 60) / account.seconds
             lost = quotas.ROWS - record.pictures
             knows = "yes" if contestant in told else "no"
-            rows.append((contestant.name, knows, f"{used:.0%}", f"{account.too_many:,}", _lost(lost, ran)))
+            rows.append(
+                (
+                    contestant.name,
+                    knows,
+                    f"{quotas.used(account):.0%}",
+                    f"{account.too_many:,}",
+                    _lost(lost, ran),
+                )
+            )
         return rows
 
     def faults(self) -> Rows:
