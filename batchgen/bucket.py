@@ -41,10 +41,11 @@ _CLIENT = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(second
 _AT_ONCE = 1000
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _MEANS = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
-        ("NoSuchBucket|ContainerNotFound|bucket does not exist", "there is no such bucket{said}; make it"),
+        ("|".join(_NO_BUCKET), "there is no such bucket{said}; make it"),
         (
             r"169\.254\.169\.254|metadata\.google|MissingAccount|MissingCredential",
             "no credentials were found; set {settings}",
@@ -128,7 +129,7 @@ class Bucket:
             except (errors.AlreadyExistsError, errors.PreconditionError):
                 return self._written_before(name, data)
             except FileNotFoundError as cause:
-                if mode == "create" or _code(cause) == "NoSuchBucket":
+                if mode == "create" or _code(cause) in _NO_BUCKET:
                     raise
                 return None
         return Version(e_tag=done["e_tag"], version=done["version"])
@@ -153,7 +154,7 @@ class Bucket:
             try:
                 found = self._obstore.get(self._store, name)
             except FileNotFoundError as cause:
-                if _code(cause) == "NoSuchBucket":
+                if _code(cause) in _NO_BUCKET:
                     raise
                 return None
             if most is not None and found.meta["size"] > most:
