@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchgen.job import Endpoint, Job
     from batchgen.references import References
     from batchgen.simulator.transport import SimulatorTransport
-    from batchgen.store import Store
+    from batchgen.store import Pictures
     from batchgen.worker import Attempting, Blocking
 
     class Crew(Protocol):
@@ -46,7 +46,7 @@ class Workers:
     endpoint: Endpoint
     references: References
     """The pictures that the manifest's rows bring along."""
-    store: Store
+    store: Pictures
     disk: Disk
     transport: SimulatorTransport | None
     """Replaces the network (the simulator's, in the same process)."""

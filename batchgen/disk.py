@@ -49,6 +49,8 @@ _ROW = 500
 """Bytes a task takes in the table beside what it has in the manifest; 110 to 300 without long answers."""
 _FIXED = 32_000_000
 """Bytes for the ledger's write-ahead log and its ballast, and for what others write between two looks."""
+_LOG = 64_000_000
+"""Bytes more of a log that copies are made of, at least."""
 _FILES = 64
 """Files and folders beside one file a picture."""
 _LEARNED_FROM = 100
@@ -91,10 +93,16 @@ class Space:
     reserve: int
     """Bytes that must stay free for ledger and table."""
     look: Callable[[Path], Free] = free
+    shipped: bool = False
+    """Whether pictures go elsewhere, and the ledger's log is kept until it is as large as the ledger."""
 
     def needed(self, pictures: int) -> int:
         """Bytes that so many more pictures take, ledger and table included."""
-        return int(pictures * (self.picture + _TASK)) + self.reserve
+        return int(pictures * self._each) + self.reserve
+
+    @property
+    def _each(self) -> float:
+        return 2 * _TASK if self.shipped else self.picture + _TASK
 
     def fitting(self, most: int) -> tuple[int, str | None]:
         """
@@ -103,16 +111,18 @@ class Space:
         :raises StorageError: the file system does not answer.
         """
         found = self.look(self.directory)
-        each = self.picture + _TASK
+        each = self._each
         fit: float = most
         told = None
         if found.bytes is not None and found.bytes < most * each + self.reserve:
             fit = max(0, found.bytes - self.reserve) // each
-            told = (
-                f"{most:,} pictures of about {size(self.picture)}, the ledger and the table need"
-                f" {size(most * each + self.reserve)}, and {size(found.bytes)} are free"
+            what = (
+                f"ledger and table of {most:,} pictures need"
+                if self.shipped
+                else f"{most:,} pictures of about {size(self.picture)}, the ledger and the table need"
             )
-        if found.files is not None and found.files < most + _FILES:
+            told = f"{what} {size(most * each + self.reserve)}, and {size(found.bytes)} are free"
+        if not self.shipped and found.files is not None and found.files < most + _FILES:
             fit = min(fit, max(0, found.files - _FILES))
             told = told or (
                 f"{most:,} pictures need as many files, and {found.files:,} more can be made (inodes)"
@@ -120,9 +130,13 @@ class Space:
         return int(fit), told and f"{self.directory}: {told}; make room"
 
 
-def reserve(*, tasks: int, manifest: int) -> int:
-    """Bytes to keep free for the ledger at work and a whole new table, of a manifest of so many bytes."""
-    return _FIXED + manifest + tasks * _ROW
+def reserve(*, tasks: int, manifest: int, shipped: bool = False) -> int:
+    """
+    Bytes to keep free for the ledger at work and a whole new table, of a manifest of so many bytes.
+
+    :param shipped: whether the ledger's log is kept for its copies.
+    """
+    return _FIXED + (_LOG if shipped else 0) + manifest + tasks * _ROW
 
 
 def size(count: float) -> str:

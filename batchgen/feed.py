@@ -22,7 +22,6 @@ from batchgen.store import safe_stem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
-    from pathlib import Path
 
     from batchgen.job import Job
     from batchgen.ledger import Ledger, Reader, Standing, State
@@ -79,7 +78,7 @@ class Feed:
         finished: Finished,
         ledger: Ledger,
         provider: str,
-        root: Path,
+        address: Callable[[str], str],
         room: int,
         blocking: Blocking,
         now: Callable[[], int],
@@ -89,7 +88,7 @@ class Feed:
         Begin with the first one.
 
         :param finished: what is left as it is without a look.
-        :param root: the run directory.
+        :param address: how a picture of the run is named to whoever is to read it.
         :param room: children that are set aside at most.
         :param blocking: runs a blocking call off the event loop.
         :param now: microseconds since 1970.
@@ -111,7 +110,7 @@ class Feed:
         self._reader = reader
         self._ledger = ledger
         self._provider = provider
-        self._lineage = Lineage(manifest, reader, root)
+        self._lineage = Lineage(manifest, reader, address)
         self._room = room
         self._blocking = blocking
         self._now = now

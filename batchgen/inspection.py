@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import unicodedata
 from enum import StrEnum
 from hashlib import sha256
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from batchgen.imaging import Check
     from batchgen.ledger import Audit, Record
     from batchgen.records import Image
-    from batchgen.store import Store
+    from batchgen.store import Pictures
 
 _DRAFT = re.compile(r"(?P<stem>.*)-[0-9]+")
 
@@ -71,7 +70,7 @@ class Kind(StrEnum):
 class Inspection:
     """The files of one run directory, held against its ledger; from any number of threads."""
 
-    def __init__(self, store: Store, check: Check) -> None:
+    def __init__(self, store: Pictures, check: Check) -> None:
         self._store = store
         self._check = check
 
@@ -100,13 +99,11 @@ class Inspection:
             return Stray(file=os.fsencode(name), id=record.id, sha256=content, recorded=True)
 
         try:
-            mode = self._store.path(name).lstat().st_mode
-            if not stat.S_ISREG(mode):
-                return lost(Kind.IRREGULAR, _irregular(mode)), stray()
+            what = self._store.irregular(name)
+            if what:
+                return lost(Kind.IRREGULAR, what), stray()
             data = self._store.read(name)
-        except (FileNotFoundError, NotADirectoryError):
-            data = None
-        except (OSError, StorageError) as cause:
+        except StorageError as cause:
             return lost(Kind.UNREADABLE, str(cause)), None
         if data is None:
             return lost(Kind.MISSING), None
@@ -184,7 +181,3 @@ def _orphan(name: str, owner: Record | None, content: str | None) -> Stray:
     return Stray(
         file=os.fsencode(name), id=owner.id if owner else "", sha256=content, kind=Kind.ORPHAN, detail=detail
     )
-
-
-def _irregular(mode: int) -> str:
-    return "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no plain file"

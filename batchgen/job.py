@@ -13,18 +13,22 @@ import tomllib
 from collections.abc import Iterable, Mapping  # noqa: TC003  msgspec reads the annotations at run time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from batchgen import credentials, providers
+from batchgen.address import is_url, parsed
 from batchgen.dialects import DIALECTS
 from batchgen.errors import InputError, nearest
 from batchgen.imaging import Check
 from batchgen.layout import JOB, LEDGER, MANIFEST, TABLE
 from batchgen.records import Expect, ImageOptions, Model, Provider, Value
 from batchgen.redaction import SHORT, without_likely_keys
+
+if TYPE_CHECKING:
+    from batchgen.address import Address
 
 __all__ = [
     "JOB",
@@ -36,11 +40,13 @@ __all__ = [
     "Job",
     "OnDailyQuota",
     "OnUncertain",
+    "address",
     "checked",
     "directory",
     "endpoint",
     "missing",
     "name",
+    "place",
     "read",
     "resolve",
 ]
@@ -85,7 +91,10 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     manifest: _Text
     """Path of the table of prompts; '-' is CSV on standard input."""
     output: _Text | None = None
-    """The run directory; `runs/<name of the manifest or the job file>` when not given."""
+    """
+    The run directory, or the URL of a place in a bucket; `runs/<name of the manifest or the job file>` when
+    not given.
+    """
     provider: str | None = None
     """`core-today` unless a base URL is given."""
     base_url: str | None = None
@@ -203,7 +212,7 @@ def read(path: Path) -> dict[str, Any]:
     if "manifest" not in values:
         raise InputError(f'{path}: no manifest; add `manifest = "prompts.csv"`')
     for key in ("manifest", "output", "only", "key_file", "log_file"):
-        if isinstance(values.get(key), str) and values[key] not in {"-", ""}:
+        if isinstance(values.get(key), str) and values[key] not in {"-", ""} and not is_url(values[key]):
             given = Path(values[key])
             values[key] = os.path.relpath(path.parent / (given.expanduser() if key == "key_file" else given))
     return values
@@ -282,8 +291,29 @@ def _items(job: Job) -> Iterable[tuple[str, object]]:
 
 
 def directory(job: Job) -> Path:
-    """Where the run keeps everything: as the job says, or `runs/<name of the manifest>`."""
+    """
+    Where the run keeps what it has on this machine: as the job says, or `runs/<name of the manifest>`.
+
+    :raises InputError: it is to go to a URL that names no place in a bucket.
+    """
+    bucket = address(job)
+    if bucket is not None:
+        return bucket.local
     return Path(job.output) if job.output is not None else Path("runs") / name(job.manifest)
+
+
+def address(job: Job) -> Address | None:
+    """
+    The place in a bucket where pictures and table go; None where they go into the directory.
+
+    :raises InputError: there is no such kind of place.
+    """
+    return parsed(job.output) if job.output is not None and is_url(job.output) else None
+
+
+def place(job: Job) -> str:
+    """How its owner calls where the run goes: a run directory or a URL."""
+    return str(address(job) or directory(job))
 
 
 def endpoint(job: Job, environment: Mapping[str, str] | None) -> Endpoint:

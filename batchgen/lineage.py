@@ -10,8 +10,7 @@ from batchgen.manifest import Ancestry
 from batchgen.records import Reference, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from batchgen.ledger import Reader
     from batchgen.manifest import Manifest
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 class Lineage:
     """The tasks of one run that others continue: what they asked in the manifest, what came in the ledger."""
 
-    def __init__(self, manifest: Manifest, reader: Reader, root: Path) -> None:
-        """:param root: the run directory."""
+    def __init__(self, manifest: Manifest, reader: Reader, address: Callable[[str], str]) -> None:
+        """:param address: how a picture of the run is named to whoever is to read it."""
         self._ancestry = Ancestry(manifest.path)
         self._reader = reader
-        self._root = root
+        self._address = address
 
     def continued(self, task: Task, row: int, key: str) -> Task:
         """
@@ -49,6 +48,6 @@ class Lineage:
 
         image = answered[key].images[-1]
         picture = Reference(
-            source=str(self._root / image.file_name), sha256=image.sha256, mime=image.mime, bytes=image.bytes
+            source=self._address(image.file_name), sha256=image.sha256, mime=image.mime, bytes=image.bytes
         )
         return msgspec.structs.replace(task, history=tuple(turns()), references=(picture, *task.references))

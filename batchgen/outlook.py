@@ -10,15 +10,15 @@ import math
 import os
 import shutil
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import depot, plan, providers, recovery
 from batchgen import job as jobs
 from batchgen import manifest as manifests
-from batchgen import plan, providers, recovery
 from batchgen.bookmark import Bookmark
 from batchgen.deadline import Bottleneck, Load, Pace, faster, lasts
 from batchgen.errors import InputError
@@ -176,26 +176,24 @@ def preview(job: Job, *, deadline: datetime | None = None, now: datetime | None 
     now = now or datetime.now().astimezone()
     endpoint = plan.checked(job, None)
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory = jobs.directory(job)
-    _check_place(directory)
+    _check_place(jobs.directory(job))
     plan.transport(job, endpoint)  # says what is wrong with the simulator's settings
-    recovery.check_not_lost(directory / LEDGER)
-    bookmark = Bookmark(directory)
-    reader = Reader(directory / LEDGER) if (directory / LEDGER).is_file() else None
-    try:
+    with ExitStack() as stack:
+        directory = stack.enter_context(depot.seen(jobs.place(job), new=True)).directory
+        recovery.check_not_lost(directory / LEDGER)
+        bookmark, reader = Bookmark(directory), None
+        if (directory / LEDGER).is_file():
+            reader = stack.enter_context(closing(Reader(directory / LEDGER)))
         with tempfile.TemporaryDirectory() as scratch, _looked_through(reader, bookmark):
             if reader is not None:
-                plan.check_not_mixed(directory, endpoint, reader)
-            manifest = _manifest(job, endpoint, Path(scratch))
+                plan.check_not_mixed(jobs.place(job), endpoint, reader)
+            manifest = _manifest(job, endpoint, directory / MANIFEST, Path(scratch))
             plan.check_only(job, manifest, only)
             finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
             found = survey(job, endpoint.provider, manifest, reader, only, finished=finished)
             room = _room(job, endpoint, manifest, reader, found.pictures)
         counted = ZERO if reader is None else reader.totals().counted_usd
         limit = Limit() if reader is None else reader.limit(endpoint.provider.base_url, endpoint.model.id)
-    finally:
-        if reader is not None:
-            reader.close()
     pace = _pace(job, limit.per_minute)
     return _foreseen(
         job, endpoint, manifest, found, pace=pace, counted=counted, room=room, deadline=deadline, now=now
@@ -206,11 +204,11 @@ def _looked_through(reader: Reader | None, bookmark: Bookmark) -> AbstractContex
     return nullcontext() if reader is None else bookmark.looked_through()
 
 
-def _manifest(job: Job, endpoint: Endpoint, scratch: Path) -> Manifest:
+def _manifest(job: Job, endpoint: Endpoint, last: Path, scratch: Path) -> Manifest:
     """The manifest, by a copy of the last run's: one that begins meanwhile may put another in its place."""
     snapshot = scratch / MANIFEST
     with suppress(OSError):  # then it is read as if there was none
-        shutil.copyfile(jobs.directory(job) / MANIFEST, snapshot)
+        shutil.copyfile(last, snapshot)
     return plan.read_manifest(job, endpoint, snapshot, References())
 
 
@@ -258,7 +256,7 @@ def _foreseen(
     ]
     return Preview(
         manifest=job.manifest,
-        directory=str(jobs.directory(job)),
+        directory=jobs.place(job),
         simulated=endpoint.provider.simulated,
         rows=manifest.rows,
         tasks=manifest.tasks,
@@ -295,7 +293,7 @@ def _tokens(band: Band) -> Tokens:
 def _room(job: Job, endpoint: Endpoint, manifest: Manifest, reader: Reader | None, pictures: int) -> Room:
     directory = jobs.directory(job)
     place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
-    space = plan.space_for(endpoint, manifest, reader, place)
+    space = plan.space_for(endpoint, manifest, reader, place, shipped=jobs.address(job) is not None)
     affordable = plan.affordable(job, endpoint, reader, pictures)
     return Room(
         needed_bytes=space.needed(affordable),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import lock, retyping
+from batchgen import retyping
 from batchgen.errors import InputError
 from batchgen.layout import JOB, LEDGER
 from batchgen.ledger import LATEST, Failed, Moment, Onlooker, Run, Totals
@@ -154,21 +154,23 @@ class Told(Value, frozen=True, kw_only=True):
     hedge: bool = False
 
 
-def look(directory: Path, *, now: int, host: str) -> Overview:
+def look(directory: Path, *, name: str, held: bool, now: int, host: str) -> Overview:
     """
     See what a run is like.
 
+    :param directory: where its ledger is.
+    :param name: how the run is called.
+    :param held: whether somebody is at work on it.
     :param now: UTC microseconds.
     :param host: the name of this machine.
     :raises InputError: this is no run directory, or what lies in it cannot be read.
     """
     path = directory / LEDGER
-    held = lock.is_held(directory)
     if held and not path.is_file():
-        return summed(str(directory), _NOTHING, Told(), held=True, now=now, host=host)
+        return summed(name, _NOTHING, Told(), held=True, now=now, host=host)
     with closing(Onlooker(path)) as reader:
         moment = reader.moment()
-    return summed(str(directory), moment, _told(directory), held=held, now=now, host=host)
+    return summed(name, moment, _told(directory), held=held, now=now, host=host)
 
 
 def summed(directory: str, moment: Moment, told: Told, *, held: bool, now: int, host: str) -> Overview:

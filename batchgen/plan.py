@@ -136,14 +136,18 @@ def settings(job: Job) -> Settings:
         raise InputError(f"[simulator]: {cause}") from cause
 
 
-def check_not_mixed(directory: Path, endpoint: Endpoint, reader: Reader) -> None:
-    """A painted picture must never pass for one that was bought, nor the other way round."""
+def check_not_mixed(place: str, endpoint: Endpoint, reader: Reader) -> None:
+    """
+    A painted picture must never pass for one that was bought, nor the other way round.
+
+    :param place: how the run directory is called.
+    """
     last = reader.last_run()
     if last is not None and last.simulated != endpoint.provider.simulated:
         held, wanted = ("simulated", "real") if last.simulated else ("real", "simulated")
         raise InputError(
-            f"{directory} holds {held} pictures, and this job makes {wanted} ones;"
-            f" choose another run directory: -o {directory}-{wanted}"
+            f"{place} holds {held} pictures, and this job makes {wanted} ones;"
+            f" choose another run directory: -o {place}-{wanted}"
         )
 
 
@@ -233,16 +237,22 @@ def space_for(
     reader: Reader | None,
     directory: Path,
     *,
+    shipped: bool = False,
     look: Callable[[Path], disk.Free] = disk.free,
 ) -> disk.Space:
-    """What pictures, ledger and table take; `directory` is on the file system that must hold them."""
+    """
+    What pictures, ledger and table take; `directory` is on the file system that must hold them.
+
+    :param shipped: whether pictures go elsewhere.
+    """
     seen = reader.picture_bytes(most=100) if reader is not None else None
     guess = disk.SIMULATED if endpoint.provider.simulated else disk.PICTURE
     return disk.Space(
         directory=directory,
         picture=seen or guess,
-        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size),
+        reserve=disk.reserve(tasks=manifest.tasks, manifest=manifest.path.stat().st_size, shipped=shipped),
         look=look,
+        shipped=shipped,
     )
 
 

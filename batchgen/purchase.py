@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from batchgen.limits import Pass
     from batchgen.manifest import Finished, Manifest
     from batchgen.records import Outcome, Task
-    from batchgen.store import Store
+    from batchgen.store import Pictures
     from batchgen.worker import Attempting, Blocking
 
 logger = logging.getLogger("batchgen")
@@ -87,9 +87,10 @@ class Purchase:
         manifest: Manifest,
         ledger: Ledger,
         reader: Reader,
-        store: Store,
+        store: Pictures,
         disk: Disk,
         crew: Crew,
+        check: Callable[[], None],
         spent: Decimal,
         only: frozenset[str] | None,
         finished: Finished,
@@ -105,6 +106,7 @@ class Purchase:
 
         :param disk: what the run directory's file system must hold.
         :param crew: makes the attempts.
+        :param check: raises `StorageError` where nothing more may be bought; it does not block.
         :param spent: USD that count against a budget already.
         :param only: the row ids this run is about; None is all.
         :param finished: what is left as it is without a look.
@@ -122,6 +124,7 @@ class Purchase:
         self._ledger = ledger
         self._disk = disk
         self._crew = crew
+        self._check = check
         self._on_progress = on_progress
         self._tell = on_event
         self._signals = signals
@@ -147,7 +150,7 @@ class Purchase:
             finished=finished,
             ledger=ledger,
             provider=endpoint.provider.name,
-            root=store.root,
+            address=store.address,
             room=_ASIDE * self._hands,
             blocking=blocking,
             now=self._now,
@@ -337,6 +340,7 @@ class Purchase:
 
     async def _submit(self, flight: Flight) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()  # it may have lost by now, and is free
+        self._check()
         flight.sent = True
         await self._ledger.submitted(flight.attempt, now=self._now())
         self.counts.requests += 1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchgen.ledger import Ledger, Reader
     from batchgen.records import Image
-    from batchgen.store import Store
+    from batchgen.store import Pictures
 
 logger = logging.getLogger("batchgen")
 
@@ -58,7 +58,7 @@ class Seen(Value, frozen=True, kw_only=True):
 def look_at_all(
     reader: Reader,
     ledger: Ledger,
-    store: Store,
+    store: Pictures,
     *,
     on_look: Callable[[int, int], None] | None,
     stopped: Callable[[], bool],
@@ -94,7 +94,7 @@ def look_at_all(
     return Seen(looked_at=done - unreadable, unreadable=unreadable, left=left)
 
 
-def _looked(store: Store, image: Image) -> Look | str:
+def _looked(store: Pictures, image: Image) -> Look | str:
     """How a picture looks, or why nobody can tell."""
     try:
         data = store.read(image.file_name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchgen.ledger import Ledger, Reader, Totals, Unanswered
-    from batchgen.store import Store
+    from batchgen.store import Pictures
 
 
 def check_not_lost(ledger: Path) -> None:
@@ -45,7 +45,7 @@ def check_not_lost(ledger: Path) -> None:
         raise DamagedError(f"{ledger}: the ledger is gone, {there}; {remedy} run directory with -o")
 
 
-def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:
+def adopt(ledger: Ledger, reader: Reader, store: Pictures, *, now: int) -> int:
     """
     Give unfinished tasks the pictures that a dead run left for them; how many those were.
 
@@ -58,7 +58,7 @@ def adopt(ledger: Ledger, reader: Reader, store: Store, *, now: int) -> int:
     return len(found)
 
 
-def gone(totals: Totals, store: Store) -> int:
+def gone(totals: Totals, store: Pictures) -> int:
     """
     How many pictures fewer there are than rows that have one; those done in words have none.
 
@@ -69,7 +69,7 @@ def gone(totals: Totals, store: Store) -> int:
     return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - totals.in_words - there)
 
 
-def recognised(reader: Reader, store: Store) -> Iterator[tuple[Unanswered, Image]]:
+def recognised(reader: Reader, store: Pictures) -> Iterator[tuple[Unanswered, Image]]:
     """The tasks without an answer whose picture is there, whole, and of no earlier purchase."""
     for task in reader.unanswered():
         pictures = [picture for picture in _standing(task, store) if _is_new(task, picture)]
@@ -77,7 +77,7 @@ def recognised(reader: Reader, store: Store) -> Iterator[tuple[Unanswered, Image
             yield task, pictures[0]
 
 
-def _standing(task: Unanswered, store: Store) -> Iterator[Image]:
+def _standing(task: Unanswered, store: Pictures) -> Iterator[Image]:
     for extension in EXTENSIONS:
         file_name = f"images/{task.stem}.{extension}"
         try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pybase64
 
+from batchgen.address import is_url
 from batchgen.errors import InputError
 from batchgen.records import Attached, Reference
 
@@ -35,15 +36,24 @@ _HEIF = (b"mif1", b"msf1")
 class References:
     """The pictures of one run. Any thread may ask."""
 
-    def __init__(self, *, room: int = ROOM, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
+    def __init__(
+        self,
+        *,
+        room: int = ROOM,
+        read: Callable[[Path], bytes] = Path.read_bytes,
+        fetch: Callable[[str], bytes | None] | None = None,
+    ) -> None:
         """
         Begin without any.
 
         :param room: bytes of base64 that are kept; the ones used longest ago make way.
         :param read: reads a file.
+        :param fetch: reads a picture of the run itself where those are in a bucket, by its URL; None when it
+            is gone.
         """
         self._room = room
         self._read = read
+        self._fetch = fetch
         self._known: OrderedDict[str, Reference] = OrderedDict()
         # By hash: a path may come to hold another picture.
         self._kept: OrderedDict[str, bytes] = OrderedDict()
@@ -77,12 +87,17 @@ class References:
         """
         if not reference.mime:
             return Attached(url=reference.source)
+        # Over a network, others do not wait for what is mostly one row's business.
+        ahead = self._again(reference) if self._is_far(reference) else None
         with self._lock:
             found = self._kept.get(reference.sha256)
             if found is None:
-                found = self._keep(reference, self._again(reference))
+                found = self._keep(reference, self._again(reference) if ahead is None else ahead)
             self._kept.move_to_end(reference.sha256)
             return Attached(mime=reference.mime, base64=found)
+
+    def _is_far(self, reference: Reference) -> bool:
+        return is_url(reference.source) and reference.sha256 not in self._kept
 
     def _again(self, reference: Reference) -> bytes:
         try:
@@ -94,6 +109,8 @@ class References:
         return data
 
     def _data(self, path: str) -> bytes:
+        if self._fetch is not None and is_url(path):
+            return self._fetched(self._fetch(path))
         try:
             found = Path(path).stat()
             # A pipe or a device might never come to an end.
@@ -104,6 +121,12 @@ class References:
             return self._read(Path(path))
         except OSError as cause:
             raise InputError((cause.strerror or str(cause)).lower()) from cause
+
+    @staticmethod
+    def _fetched(data: bytes | None) -> bytes:
+        if data is None:
+            raise InputError("it is gone")
+        return data
 
     def _keep(self, reference: Reference, data: bytes) -> bytes:
         encoded = pybase64.b64encode(data)

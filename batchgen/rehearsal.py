@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import msgspec
 
-from batchgen import conditions, disk, plan, providers, recovery, runner
+from batchgen import conditions, depot, disk, plan, providers, recovery, runner
 from batchgen import job as jobs
 from batchgen import manifest as manifests
 from batchgen.clock import VirtualTimeLoop
@@ -48,9 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from batchgen.conditions import Conditions, Wishes
+    from batchgen.depot import Seen
     from batchgen.job import Job
     from batchgen.records import Outcome, Task
     from batchgen.spread import Rehearsed
+    from batchgen.store import Pictures
 
     T = TypeVar("T")
 
@@ -79,8 +81,12 @@ def rehearse(
     :raises StorageError: there is no room for a copy of the ledger.
     """
     job = jobs.checked(job)
-    with tempfile.TemporaryDirectory(prefix="batchgen-") as scratch, _explained(scratch):
-        stage = _Stage(job, wishes, Path(scratch), begin=wall())
+    with (
+        depot.seen(jobs.place(job), new=True) as seen,
+        tempfile.TemporaryDirectory(prefix="batchgen-") as scratch,
+        _explained(scratch),
+    ):
+        stage = _Stage(job, wishes, seen, Path(scratch), begin=wall())
         return stage.play(nights, progress or (lambda _: None))
 
 
@@ -126,11 +132,11 @@ async def _inline(call: Callable[[], T], /) -> T:
 class _Stage:
     """A job, what its directory knows, and what the endpoint is taken to be like."""
 
-    def __init__(self, job: Job, wishes: Wishes, scratch: Path, *, begin: float) -> None:
+    def __init__(self, job: Job, wishes: Wishes, seen: Seen, scratch: Path, *, begin: float) -> None:
         self._begin = begin
         self._scratch = scratch
         self._endpoint = plan.checked(job, None)
-        directory = jobs.directory(job)
+        directory = seen.directory
         only = None if job.only is None else manifests.read_ids(job.only)
         self._ledger = scratch / LEDGER
         _copy(directory / LEDGER, self._ledger)
@@ -140,9 +146,9 @@ class _Stage:
             closing(Reader(self._ledger)) as reader,
         ):
             reader.check()
-            plan.check_not_mixed(directory, self._endpoint, reader)
+            plan.check_not_mixed(jobs.place(job), self._endpoint, reader)
             self._manifest = plan.read_manifest(job, self._endpoint, scratch / MANIFEST, References())
-            self._recover(ledger, reader, Store(directory))
+            self._recover(ledger, reader, seen.pictures)
             runner.take_up_again(job, self._manifest, ledger, reader, only)
             self._job = msgspec.structs.replace(job, again=False, retry_failed=False)
             self.rows = plan.left(self._job, self._endpoint, self._manifest, reader, only).tasks
@@ -172,7 +178,7 @@ class _Stage:
     def _open(path: Path) -> Ledger:
         return Ledger(path, blocking=_inline, durable=False)
 
-    def _recover(self, ledger: Ledger, reader: Reader, store: Store) -> None:
+    def _recover(self, ledger: Ledger, reader: Reader, store: Pictures) -> None:
         """Take over, on the copy, what a dead run left, as the next run would."""
         now = int(self._begin * 1e6)
         ledger.recover(now=now)
@@ -202,7 +208,7 @@ class _Stage:
             self._conditions,
             whole,
             parts,
-            directory=str(jobs.directory(self._job)),
+            directory=jobs.place(self._job),
             rows=self.rows,
             sample=sample,
             priced=self._priced,
@@ -279,6 +285,7 @@ class _Stage:
             store=Store(self._scratch),
             disk=disk.Disk(self._space, blocking=_inline),
             crew=stand_in,
+            check=lambda: None,
             spent=self._spent,
             only=only,
             finished=Finished(),

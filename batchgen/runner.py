@@ -27,6 +27,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from batchgen import depot as depots
 from batchgen import disk, events, plan, quality, recovery, results
 from batchgen import job as jobs
 from batchgen import manifest as manifests
@@ -42,25 +43,29 @@ from batchgen.records import Limit, Value
 from batchgen.redaction import Redactor
 from batchgen.references import References
 from batchgen.selection import left_alone, selected, wanted_again
-from batchgen.store import Store, write_whole
+from batchgen.store import write_whole
 from batchgen.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from batchgen.depot import Depot
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
     from batchgen.progress import Progress
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
+    from batchgen.store import Pictures
     from batchgen.worker import Blocking
 
 logger = logging.getLogger("batchgen")
 
 _THREADS = min(4, max(2, os.cpu_count() or 1))
 """For decoding and disk, which leave Python to others; each holds a picture and a half in memory."""
+_SENDING = 16
+"""The same where pictures go over a network, for which most of them wait."""
 
 
 class Summary(Value, frozen=True, kw_only=True):
@@ -182,31 +187,43 @@ def run(
     endpoint = plan.checked(job, environment)
     transport = around.transport or plan.transport(job, endpoint)
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory = jobs.directory(job)
-    _make(directory)
-    with RunLock(directory), Bookmark(directory) as bookmark, _log_of(job, endpoint) as log:
+    directory, place = jobs.directory(job), jobs.place(job)
+    depots.made(directory)
+    with (
+        RunLock(directory),
+        depots.opened(directory, jobs.address(job)) as depot,
+        Bookmark(directory) as bookmark,
+        _log_of(job, endpoint) as log,
+    ):
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
-        with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
-            references = References()
+        with (
+            closing(Ledger(path, blocking=around.blocking, shipped=depot.shipped)) as ledger,
+            closing(Reader(path)) as reader,
+        ):
+            references = References(fetch=depot.fetch)
             with bookmark.looked_through():
-                plan.check_not_mixed(directory, endpoint, reader)
+                plan.check_not_mixed(place, endpoint, reader)
                 manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
                 plan.check_only(job, manifest, only)
                 finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
-            store = Store(directory)
-            space = plan.space_for(endpoint, manifest, reader, directory, look=around.free)
+            store = depot.pictures
+            space = plan.space_for(
+                endpoint, manifest, reader, directory, shipped=depot.shipped, look=around.free
+            )
             plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
             # Before the ledger forgets whose they are: a kill between would leave them for good.
             store.sweep(reader.unfinished())
-            _begin(job, endpoint, manifest, ledger, store, command=command)
-            tell = log(f"{directory}#{ledger.run}")
+            _begin(job, endpoint, manifest, ledger, directory, command=command)
+            for name in (MANIFEST, JOB):
+                depot.keep(name)
+            tell = log(f"{place}#{ledger.run}")
             recovery.adopt(ledger, reader, store, now=_now())
             totals = reader.totals()
-            _tell_of_gone(recovery.gone(totals, store), directory)
+            _tell_of_gone(recovery.gone(totals, store), place)
             take_up_again(job, manifest, ledger, reader, only)
             _warn_of_unpriced(job, totals)
-            blocking = around.blocking or _in_threads()
+            blocking = around.blocking or _in_threads(_SENDING if depot.shipped else _THREADS)
             room = disk.Disk(space, blocking=blocking)
             crew = Workers(
                 job=job,
@@ -227,6 +244,7 @@ def run(
                 store=store,
                 disk=room,
                 crew=crew,
+                check=depot.check,
                 spent=totals.counted_usd,
                 only=only,
                 finished=finished,
@@ -237,16 +255,22 @@ def run(
                 wall=around.wall,
                 blocking=blocking,
             )
-            tell(_started(job, endpoint, manifest, directory))
-            with _end_told(tell):
+            tell(_started(job, endpoint, manifest))
+            with _end_told(tell), depot.copied():
                 table, seen = directory / TABLE, None
                 with _handlers_kept(signals=signals) as before:
                     tally = _carry_out(
-                        purchase, around, manifest=manifest, ledger=ledger, reader=reader, table=table
+                        purchase,
+                        around,
+                        manifest=manifest,
+                        ledger=ledger,
+                        reader=reader,
+                        table=table,
+                        depot=depot,
                     )
                     if job.quality:
                         seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
-                        tally = results.write(manifest, reader, table) if seen.looked_at else tally
+                        tally = _written(manifest, reader, table, depot) if seen.looked_at else tally
                 stopped = purchase.stop is not None
                 left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
                 summary = _summary(
@@ -267,19 +291,12 @@ def _check_no_loop() -> None:
     )
 
 
-def _in_threads() -> Blocking:
-    return partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(_THREADS))
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise InputError(f"{directory}: {cause.strerror}; choose another run directory with -o") from cause
+def _in_threads(count: int) -> Blocking:
+    return partial(anyio.to_thread.run_sync, limiter=anyio.CapacityLimiter(count))
 
 
 def _begin(
-    job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, store: Store, *, command: str | None
+    job: Job, endpoint: Endpoint, manifest: Manifest, ledger: Ledger, directory: Path, *, command: str | None
 ) -> None:
     ledger.begin(
         now=_now(),
@@ -290,7 +307,7 @@ def _begin(
         in_flight=job.concurrency,
         command=command,
     )
-    write_whole(store.root / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
+    write_whole(directory / JOB, msgspec.json.format(msgspec.json.encode(msgspec.structs.asdict(job))))
 
 
 def _check_apart(log: Path, job: Job) -> None:
@@ -316,9 +333,9 @@ def _log_of(
     return events.logged(path, wall=time.time, redact=Redactor([key]))
 
 
-def _started(job: Job, endpoint: Endpoint, manifest: Manifest, directory: Path) -> events.RunStarted:
+def _started(job: Job, endpoint: Endpoint, manifest: Manifest) -> events.RunStarted:
     return events.RunStarted(
-        directory=str(directory),
+        directory=jobs.place(job),
         manifest=job.manifest,
         rows=manifest.tasks,
         provider=endpoint.provider.name,
@@ -351,7 +368,7 @@ def _end_told(tell: Callable[[events.Event], None]) -> Iterator[None]:
 
 
 def _put_down(
-    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, ended: str
+    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, depot: Depot, *, ended: str
 ) -> Tally | StorageError:
     """End the run in the ledger and write the table, as far as the disk lets; else what it said first."""
     failure = None
@@ -360,20 +377,27 @@ def _put_down(
     except StorageError as cause:
         failure = cause
     try:
-        tally = results.write(manifest, reader, table)
+        tally = _written(manifest, reader, table, depot)
     except StorageError as cause:
         return failure or cause
     return failure or tally
 
 
-def _tell_of_gone(count: int, directory: Path) -> None:
+def _written(manifest: Manifest, reader: Reader, table: Path, depot: Depot) -> Tally:
+    """Write the table, and put it where it is looked for."""
+    tally = results.write(manifest, reader, table)
+    depot.keep(table.name)
+    return tally
+
+
+def _tell_of_gone(count: int, place: str) -> None:
     if count:
         logger.error(
             "%d pictures are gone from %s/images; `batchgen verify %s` names them, and with --repair the next"
             " run buys them again",
             count,
-            directory,
-            shlex.quote(str(directory)),
+            place,
+            shlex.quote(place),
         )
 
 
@@ -425,7 +449,7 @@ def _look(
     purchase: Purchase,
     ledger: Ledger,
     reader: Reader,
-    store: Store,
+    store: Pictures,
     *,
     before: Mapping[int, Any],
     on_look: Callable[[int, int], None] | None,
@@ -448,6 +472,7 @@ def _carry_out(
     ledger: Ledger,
     reader: Reader,
     table: Path,
+    depot: Depot,
 ) -> Tally:
     ended, failure = "interrupted", None
     try:
@@ -457,7 +482,7 @@ def _carry_out(
         ended, failure = str(cause), cause
     finally:
         # On every way out: what was bought must be found in the table.
-        tally = _put_down(ledger, manifest, reader, table, ended)
+        tally = _put_down(ledger, manifest, reader, table, depot, ended=ended)
     if failure is not None:
         raise failure
     if isinstance(tally, StorageError):
@@ -476,7 +501,7 @@ def _summary(
     elapsed: float,
 ) -> Summary:
     counts, totals, stop = purchase.counts, reader.totals(), purchase.stop
-    directory = jobs.directory(job)
+    place = jobs.place(job)
     if stop is not None and stop.reason == "failures" and not left.tasks:
         stop = None  # there was nothing left to stop
     needed = None
@@ -486,8 +511,8 @@ def _summary(
     feed = purchase.feed
     failed, waiting = counts.failed + feed.orphaned + feed.unsuccessful, left.waiting or feed.waiting
     return Summary(
-        directory=str(directory),
-        table=str(directory / TABLE),
+        directory=place,
+        table=f"{place}/{TABLE}" if jobs.address(job) else str(jobs.directory(job) / TABLE),
         simulated=purchase.endpoint.provider.simulated,
         tasks=tally.tasks,
         for_words=tally.for_words,

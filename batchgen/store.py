@@ -26,6 +26,49 @@ from batchgen.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import Protocol
+
+    class Pictures(Protocol):
+        """Where the pictures of one run are: files (`Store`) or objects; see there."""
+
+        def put(
+            self, stem: str, extension: str, data: bytes | bytearray | memoryview, *, folder: str = "images"
+        ) -> str:
+            """See `Store.put`."""
+
+        def set_aside(self, stem: str, data: bytes | bytearray | memoryview) -> str:
+            """See `Store.set_aside`."""
+
+        def remove(self, file_name: str) -> None:
+            """See `Store.remove`."""
+
+        def read(self, file_name: str) -> bytes | None:
+            """See `Store.read`."""
+
+        def size(self, file_name: str) -> int | None:
+            """See `Store.size`."""
+
+        def irregular(self, file_name: str) -> str:
+            """See `Store.irregular`."""
+
+        def address(self, file_name: str) -> str:
+            """See `Store.address`."""
+
+        def sync(self, file_name: str) -> None:
+            """See `Store.sync`."""
+
+        def names(self, folder: str) -> Iterator[str]:
+            """See `Store.names`."""
+
+        def move(self, source: str, target: str) -> None:
+            """See `Store.move`."""
+
+        def move_aside(self, file_name: str) -> str:
+            """See `Store.move_aside`."""
+
+        def sweep(self, stems: Iterable[str]) -> int:
+            """See `Store.sweep`."""
+
 
 MAX_COMPONENT = 100
 MAX_STEM = 400
@@ -215,15 +258,33 @@ class Store:
             return _sweep(folder, name)
         return 0
 
-    def path(self, file_name: str) -> Path:
-        """Where a file of this store is."""
-        return self.root.joinpath(*self._parts(file_name))
+    def address(self, file_name: str) -> str:
+        """How a file of this store is named to whoever is to read it: its path."""
+        return str(self._path(file_name))
 
-    def exists(self, file_name: str) -> bool:
-        """Whether the file is there and is a file."""
-        path = self.path(file_name)
-        with _reported(path):
-            return path.is_file() and not path.is_symlink()
+    def size(self, file_name: str) -> int | None:
+        """Bytes of what has a file's name, None when nothing has."""
+        about = self._about(file_name)
+        return None if about is None else about.st_size
+
+    def irregular(self, file_name: str) -> str:
+        """What has a file's name if that is no plain file; empty where it is, or nothing is there."""
+        about = self._about(file_name)
+        if about is None or stat.S_ISREG(about.st_mode):
+            return ""
+        mode = about.st_mode
+        return (
+            "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "no plain file"
+        )
+
+    def _about(self, file_name: str) -> os.stat_result | None:
+        path = self._path(file_name)
+        with _reported(path), suppress(FileNotFoundError, NotADirectoryError):
+            return path.lstat()
+        return None
+
+    def _path(self, file_name: str) -> Path:
+        return self.root.joinpath(*self._parts(file_name))
 
     def _parts(self, file_name: str) -> list[str]:
         parts = file_name.split("/")

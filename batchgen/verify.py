@@ -12,11 +12,15 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from batchgen import lock, providers, recovery, results
+from batchgen import depot as depots
+from batchgen import providers, recovery, results
+from batchgen.address import is_url
 from batchgen.bookmark import Bookmark
 from batchgen.errors import DamagedError, InputError, StorageError
 from batchgen.imaging import Check
@@ -25,14 +29,14 @@ from batchgen.job import LEDGER, MANIFEST, TABLE
 from batchgen.ledger import EXAMPLES, Audit, Ledger, Reader, Stray, restore, usd
 from batchgen.manifest import Manifest
 from batchgen.records import Status, Value
-from batchgen.store import Store, is_temporary
+from batchgen.store import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from decimal import Decimal
-    from pathlib import Path
 
     from batchgen.ledger import Lost, Record, Tasks
+    from batchgen.store import Pictures
 
 T = TypeVar("T")
 
@@ -80,15 +84,16 @@ class Report(Value, frozen=True, kw_only=True):
 
 
 def verify(
-    directory: Path,
+    place: Path | str,
     *,
     repair: bool = False,
     check: Check = Check.FULL,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """
-    Audit a run directory; it may belong to a run at work, unless it is to be repaired.
+    Audit a run; it may be at work, unless it is to be repaired.
 
+    :param place: its directory, or the URL of its place in a bucket.
     :param repair: give misplaced pictures their names back, adopt unrecorded ones, put rows without their
         picture back to pending, and write the table anew. Nothing is deleted but temporary files.
     :param check: decode every picture, or look at its structure.
@@ -97,17 +102,30 @@ def verify(
     :raises LockedError: it is to be repaired and a run is at work.
     :raises StorageError: the disk refuses.
     """
-    path = directory / LEDGER
+    name = str(place)
     if not repair:
-        recovery.check_not_lost(path)
-        return _audited(directory, check, on_progress, live=lock.is_held(directory))
+        with depots.seen(name) as seen:
+            recovery.check_not_lost(seen.directory / LEDGER)
+            whole = _Run(name=seen.name, directory=seen.directory, pictures=seen.pictures, live=seen.held)
+            return _audited(whole, check, on_progress)
+    if not is_url(name):
+        _check_begun(Path(name))
+    with depots.owned(name) as (directory, depot), Bookmark(directory):
+        _check_begun(directory)
+        restored = _restored(directory)
+        whole = _Run(name=depot.name, directory=directory, pictures=depot.pictures, live=False)
+        with closing(Ledger(directory / LEDGER, shipped=depot.shipped)) as ledger, depot.copied():
+            report = _audited(whole, check, on_progress, ledger=ledger, restored=restored)
+            depot.keep(TABLE)
+            return report
+
+
+def _check_begun(directory: Path) -> None:
+    """:raises InputError: there never was a run."""
+    path = directory / LEDGER
     if not (path.is_file() or (directory / TABLE).is_file()):
         recovery.check_not_lost(path)
         raise InputError(f"{directory}: no ledger here; is this a run directory?")
-    with lock.RunLock(directory), Bookmark(directory):
-        restored = _restored(directory)
-        with closing(Ledger(path)) as ledger:
-            return _audited(directory, check, on_progress, live=False, ledger=ledger, restored=restored)
 
 
 def _restored(directory: Path) -> Finding | None:
@@ -134,18 +152,27 @@ def _restored(directory: Path) -> Finding | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What is audited."""
+
+    name: str
+    directory: Path
+    pictures: Pictures
+    live: bool
+
+
 def _audited(
-    directory: Path,
+    run: _Run,
     check: Check,
     on_progress: Callable[[int, int], None] | None,
     *,
-    live: bool,
     ledger: Ledger | None = None,
     restored: Finding | None = None,
 ) -> Report:
-    with closing(Audit(directory / LEDGER)) as audit:
+    with closing(Audit(run.directory / LEDGER)) as audit:
         audit.check()
-        inquiry = _Inquiry(directory, audit, check, live=live)
+        inquiry = _Inquiry(run, audit, check)
         inquiry.leftovers(ledger)
         inquiry.restored(restored)
         inquiry.account()
@@ -161,12 +188,13 @@ def _audited(
 class _Inquiry:
     """One audit on its way; each step finds what is wrong and, given the ledger to write, repairs it."""
 
-    def __init__(self, directory: Path, audit: Audit, check: Check, *, live: bool) -> None:
-        self._directory = directory
+    def __init__(self, run: _Run, audit: Audit, check: Check) -> None:
+        self._name = run.name
+        self._directory = run.directory
         self._audit = audit
-        self._store = Store(directory)
+        self._store = run.pictures
         self._files = Inspection(self._store, check)
-        self._live = live
+        self._live = run.live
         self._counts: dict[Kind, int] = {}
         self._repaired: dict[Kind, int] = {}
         self._first: dict[Kind, list[Finding]] = {}
@@ -184,7 +212,7 @@ class _Inquiry:
         }
         left = any(problem.repaired < problem.count for problem in problems.values())
         return Report(
-            directory=str(self._directory),
+            directory=self._name,
             live=self._live,
             tasks=self._tasks,
             pictures=self._good,

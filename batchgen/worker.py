@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from batchgen.provenance import Labels
     from batchgen.records import EncodedImage, ImageOptions, Model, Quota, ReportedUsage, Task, Usage
     from batchgen.references import References
-    from batchgen.store import Store
+    from batchgen.store import Pictures
 
     T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Worker:
         options: ImageOptions,
         stream: bool,
         references: References,
-        store: Store,
+        store: Pictures,
         disk: Disk,
         models: Callable[[str], Model],
         check: Check,
@@ -162,7 +162,10 @@ class Worker:
             return self._dialect.request(task, attached, options=self._options, stream=self._stream)
 
         try:
-            return write() if not task.references else await self._blocking(write)
+            if not task.references:
+                return write()
+            # A parent's picture may lie in a bucket that does not answer at the moment.
+            return await self._disk.persist(lambda: self._blocking(write))
         except InputError as cause:
             return Failure(kind=ErrorClass.REFERENCE, message=str(cause))
 

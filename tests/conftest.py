@@ -56,7 +56,7 @@ def _no_blocking_in_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, proxy or setting of the machine reaches a test."""
-    vendors = ("BATCHGEN_", "CORE_TODAY_", "OPENAI_", "GEMINI_", "GOOGLE_", "OPENROUTER_")
+    vendors = ("AWS_", "AZURE_", "BATCHGEN_", "CORE_TODAY_", "OPENAI_", "GEMINI_", "GOOGLE_", "OPENROUTER_")
     for name in list(os.environ):
         if name.startswith(vendors) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

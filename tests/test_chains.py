@@ -32,6 +32,7 @@ from batchgen.ledger import Ledger, Reader
 from batchgen.references import References
 from batchgen.simulator import Endpoint, Faults, Reply, Settings
 from batchgen.simulator.paint import prompt_key, prompt_mark, reference_marks
+from batchgen.store import Store
 from batchgen.verify import verify
 from tests.chaos import Killed, Life, _Line, _Loop
 from tests.nights import Nights, inline
@@ -270,7 +271,7 @@ async def test_no_more_rows_are_set_aside_than_there_is_room_for(tmp_path: Path)
             finished=manifests.Finished(),
             ledger=ledger,
             provider="simulator",
-            root=tmp_path,
+            address=Store(tmp_path).address,
             room=8,
             blocking=inline,
             now=lambda: 0,
@@ -309,7 +310,7 @@ async def test_a_row_whose_parent_lands_while_the_manifest_is_read_is_offered(
             finished=manifests.Finished(),
             ledger=ledger,
             provider="simulator",
-            root=tmp_path,
+            address=Store(tmp_path).address,
             room=8,
             blocking=late,
             now=lambda: 0,

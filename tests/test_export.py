@@ -30,6 +30,7 @@ from batchgen.export.pictures import Pictures
 from batchgen.export.tables import Csv, Jsonl
 from batchgen.export.webdataset import key
 from batchgen.simulator import Faults, Settings
+from batchgen.store import Store
 from tests.exported import HOSTILE_WORDS, bought, exported, hostile, plain, tree
 from tests.nights import Nights
 
@@ -151,7 +152,7 @@ def test_any_text_comes_back_from_a_csv_and_is_no_formula(words: list[str], numb
         {"file_name": pa.nulls(len(words), pa.string()), "word": words, "n": [number % 99 - 50] * len(words)}
     )
     sink = io.BytesIO()
-    writer: Any = Csv(Path(), Path(), absolute=False)
+    writer: Any = Csv(".", Path(), absolute=False)
     assert writer.write(iter([batch]), batch.schema, None, sink) == len(words)
     found = list(csv.DictReader(io.StringIO(sink.getvalue().decode(), newline="")))
     assert [int(row["n"]) for row in found] == [number % 99 - 50] * len(words)
@@ -172,8 +173,8 @@ def test_a_look_alike_is_named_as_its_own_row_names_it(tmp_path: Path) -> None:
     names = pa.array(["images/a.jpg", "images/b.jpg"]), pa.array([None, "images/a.jpg"])
     rows = pa.RecordBatch.from_arrays([*names], names=["file_name", "near_duplicate_of"])
     table = io.BytesIO()
-    Jsonl(tmp_path, tmp_path / "out", absolute=False).write(
-        iter([rows]), rows.schema, Pictures(tmp_path), table
+    Jsonl(str(tmp_path), tmp_path / "out", absolute=False).write(
+        iter([rows]), rows.schema, Pictures(Store(tmp_path)), table
     )
     first, second = map(json.loads, table.getvalue().splitlines())
     assert second["near_duplicate_of"] == first["file_name"] == "../images/a.jpg"
@@ -217,7 +218,7 @@ def test_no_group_of_rows_passes_the_bound(memory: Path) -> None:
     way = HuggingFace(limit=one * 7)
     found = pq.read_table(path).drop_columns(["image"])
     sink = io.BytesIO()
-    pictures = Pictures(nights.directory)
+    pictures = Pictures(Store(nights.directory))
     assert way.write(iter(found.combine_chunks().to_batches()), found.schema, pictures, sink) == 250
     written = pq.ParquetFile(sink).metadata
     assert {written.row_group(place).num_rows for place in range(written.num_row_groups)} <= {7, 5}

@@ -140,7 +140,7 @@ def test_a_name_that_is_another_names_stem_becomes_a_third(name: str) -> None:
 def test_a_picture_is_found_where_its_name_says(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.put("shoes/red", "png", DATA) == "images/shoes/red.png"
-    assert store.path("images/shoes/red.png") == tmp_path / "images" / "shoes" / "red.png"
+    assert store.address("images/shoes/red.png") == str(tmp_path / "images" / "shoes" / "red.png")
     assert (tmp_path / "images/shoes/red.png").read_bytes() == DATA
     assert store.put("red-1", "jpg", DATA, folder="drafts") == "drafts/red-1.jpg"
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
@@ -163,8 +163,8 @@ def test_a_later_picture_replaces_an_earlier_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stem", [*CLEAN, *map(safe_stem, CLEANED)])
 def test_every_safe_stem_can_be_put_and_set_aside(tmp_path: Path, stem: str) -> None:
     store = Store(tmp_path)
-    assert store.exists(store.put(stem, "webp", DATA))
-    assert store.exists(store.set_aside(stem, DATA))
+    assert store.size(store.put(stem, "webp", DATA)) is not None
+    assert store.size(store.set_aside(stem, DATA)) is not None
 
 
 def test_the_mode_of_a_file_is_the_umasks(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_folder_deleted_in_the_middle_of_the_run_is_made_again(tmp_path: Path)
     (tmp_path / "images/shoes/a.png").unlink()
     (tmp_path / "images/shoes").rmdir()
     assert calls(lambda: store.put("shoes/a", "png", DATA))[:2] == ["mkdir", "fsync"]
-    assert store.exists("images/shoes/a.png")
+    assert store.size("images/shoes/a.png") is not None
 
 
 def test_what_is_known_of_folders_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,19 +249,19 @@ def test_what_is_removed_is_gone_and_may_have_been_gone(tmp_path: Path) -> None:
     store = Store(tmp_path)
     name = store.put("shoes/a", "png", DATA)
     store.remove(name)
-    assert not store.exists(name)
+    assert store.size(name) is None
     store.remove(name)
     store.remove("images/never/was.png")
 
 
-def test_only_a_file_of_its_own_exists(tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_told_and_not_followed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("a/b", "png", DATA)
     (tmp_path / "images/link.png").symlink_to("a/b.png")
-    assert store.exists("images/a/b.png")
-    assert not store.exists("images/a")
-    assert not store.exists("images/link.png")
-    assert not store.exists("images/a/b.png/c.png")
+    assert (store.size("images/a/b.png"), store.irregular("images/a/b.png")) == (len(DATA), "")
+    assert store.irregular("images/a") == "a folder"
+    assert store.irregular("images/link.png") == "a symbolic link"
+    assert (store.size("images/a/b.png/c.png"), store.irregular("images/none.png")) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_only_a_file_of_its_own_exists(tmp_path: Path) -> None:
 )
 def test_a_name_that_leads_out_of_the_store_is_refused(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    for use in (store.path, store.exists, store.remove):
+    for use in (store.address, store.size, store.remove):
         with pytest.raises(StorageError, match="is not the name of a file in"):
             use(name)
 
@@ -306,7 +306,7 @@ def test_links_in_place_of_files_are_replaced_not_followed(tmp_path: Path) -> No
         (tmp_path / planted).symlink_to(precious)
     store.put("a", "png", DATA)
     assert precious.read_bytes() == b"precious"
-    assert store.exists("images/a.png")
+    assert store.size("images/a.png") is not None
 
 
 def test_the_litter_of_crashes_blocks_nothing_and_is_swept(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_missing_run_directory_is_not_made_up(tmp_path: Path) -> None:
 def test_a_name_too_long_for_the_file_system_is_told(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("a", "png", DATA)
-    for use in (store.exists, store.remove):
+    for use in (store.size, store.remove):
         with pytest.raises(
             StorageError, match="File name too long; choose a run directory with a shorter path"
         ):
@@ -496,7 +496,7 @@ def test_only_a_plain_file_of_this_store_is_read(tmp_path: Path) -> None:
     assert store.read(name) == b"bytes"
     assert store.read("images/a/c.png") is None
     assert store.read("images/nowhere/c.png") is None
-    (store.root / "images/link.png").symlink_to(store.path(name))
+    (store.root / "images/link.png").symlink_to(store.root / name)
     os.mkfifo(store.root / "images/pipe.png")
     (store.root / "images/folder.png").mkdir()
     (store.root / "linked").symlink_to(store.root / "images")

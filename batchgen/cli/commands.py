@@ -65,7 +65,12 @@ def commands() -> None:
 
 @commands.command(context_settings={**_CONTEXT, "auto_envvar_prefix": "BATCHGEN"}, epilog=examples.RUN)
 @click.argument("source", metavar="SOURCE", shell_complete=complete_file)
-@click.option("-o", "--output", metavar="DIR", help="The run directory.  [default: runs/<name of SOURCE>]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="The run directory, or s3://…, gs://…, az://….  [default: runs/<name of SOURCE>]",
+)
 @click.option(
     "--provider",
     metavar="NAME",

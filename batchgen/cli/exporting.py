@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchgen import disk, manifest
+from batchgen import depot, disk, manifest
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
@@ -45,12 +45,12 @@ def tell(
         if options[name] and kind not in kinds:
             raise InputError(f"{flag} is for --to {' and '.join(kinds)}; leave it out")
     check_run_directory(directory)
-    out = Path(output) if output is not None else Path(directory) / "export" / kind
+    out = Path(output) if output is not None else depot.beside(directory) / "export" / kind
     ids = None if only is None else manifest.read_ids(only)
     bar = Bar("row", shown=not quiet and sys.stderr.isatty())
     try:
         summary = export(
-            Path(directory),
+            directory,
             out,
             kind,
             wanted=Wanted(statuses=tuple(statuses), where=tuple(where), only=ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batchgen.address import is_url, parsed
 from batchgen.errors import InputError, nearest
 from batchgen.layout import LEDGER, TABLE
 
@@ -12,7 +13,14 @@ _SHOWN = 3
 
 
 def check_run_directory(directory: str) -> None:
-    """:raises InputError: nothing there was ever a run directory; says which others there are."""
+    """
+    See that something may be found there: in a bucket, whoever opens it finds out.
+
+    :raises InputError: nothing there was ever a run directory; says which others there are.
+    """
+    if is_url(directory):
+        parsed(directory)
+        return
     path = Path(directory)
     try:
         if any((path / name).exists() for name in _TRACES):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import depot
+from batchgen.address import is_url
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.progress import Bar
 from batchgen.cli.saying import say, say_json
@@ -32,8 +34,8 @@ def tell(
     bar = Bar("row", shown=not quiet and sys.stderr.isatty())
     try:
         built = build(
-            Path(directory),
-            Path(target) if target is not None else Path(directory) / "report.html",
+            directory,
+            Path(target) if target is not None else depot.beside(directory) / "report.html",
             pixels=pixels,
             limit=limit,
             inline=inline,
@@ -54,6 +56,8 @@ def _told(built: Built, directory: str) -> list[str]:
         f"{built.page}: {_size(built.bytes)}, {built.shown:,} row{'' if built.shown == 1 else 's'},"
         f" {built.pictures:,} picture{'' if built.pictures == 1 else 's'}{beside}"
     ]
+    if is_url(directory):
+        lines.append(f"  pictures  whole ones open from it once they lie in {depot.beside(directory)}/images")
     if built.shown < built.rows:
         lines.append(
             f"  {built.rows - built.shown:,} of {built.rows:,} rows are left out of the gallery;"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen.cli.places import check_run_directory
@@ -47,7 +46,7 @@ def tell(directory: str, *, repair: bool, check: str, as_json: bool, quiet: bool
     check_run_directory(directory)
     bar = Bar("img", shown=not quiet and sys.stderr.isatty())
     try:
-        report = verify(Path(directory), repair=repair, check=Check(check), on_progress=bar)
+        report = verify(directory, repair=repair, check=Check(check), on_progress=bar)
     finally:
         bar.close()
     if as_json:

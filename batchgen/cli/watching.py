@@ -10,12 +10,12 @@ import time
 import unicodedata
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import overview, recovery
+from batchgen import depot, overview, recovery
+from batchgen.address import is_url
 from batchgen.cli.counting import counted, limit_told, looks_told, span
 from batchgen.cli.places import check_run_directory
 from batchgen.cli.saying import say, say_json, showable
@@ -25,6 +25,10 @@ from batchgen.ledger import Reader
 from batchgen.overview import Phase
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from batchgen.depot import Seen
     from batchgen.overview import Overview
     from batchgen.results import Odd
 
@@ -41,7 +45,8 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
     :param every: seconds between two looks.
     """
     if not watch:
-        seen, odd = _look(directory), _odd(Path(directory))
+        with _found(directory) as found:
+            seen, odd = _look(found), _odd(found.directory)
         if as_json:
             # The same names whatever there is: null where nobody has looked.
             blank, alike = (None, None) if odd is None else (odd.blank, odd.near_duplicates)
@@ -50,7 +55,8 @@ def status(directory: str, *, watch: bool, every: float | None, as_json: bool) -
             say("\n".join([*_told(seen, odd), *_hint(seen)]))
         return 0
     screen = _Screen() if sys.stdout.isatty() and not as_json else None
-    pause = every or (_EVERY if screen is not None else _EVERY_LINE)
+    # Over a network each look may fetch the whole account.
+    pause = every or (_EVERY if screen is not None and not is_url(directory) else _EVERY_LINE)
     try:
         _watch(directory, screen, pause, as_json=as_json)
     except KeyboardInterrupt:
@@ -65,7 +71,8 @@ def _hint(seen: Overview) -> list[str]:
 
 def _watch(directory: str, screen: _Screen | None, pause: float, *, as_json: bool) -> None:
     while True:
-        seen = _look(directory)
+        with _found(directory) as found:
+            seen = _look(found)
         if screen is not None:
             screen.draw(_told(seen))
         elif as_json:
@@ -77,10 +84,20 @@ def _watch(directory: str, screen: _Screen | None, pause: float, *, as_json: boo
         time.sleep(pause)
 
 
-def _look(directory: str) -> Overview:
-    check_run_directory(directory)
-    recovery.check_not_lost(Path(directory) / LEDGER)
-    return overview.look(Path(directory), now=time.time_ns() // 1000, host=socket.gethostname())
+def _found(place: str) -> AbstractContextManager[Seen]:
+    check_run_directory(place)
+    return depot.seen(place)
+
+
+def _look(found: Seen) -> Overview:
+    recovery.check_not_lost(found.directory / LEDGER)
+    return overview.look(
+        found.directory,
+        name=found.name,
+        held=found.held,
+        now=time.time_ns() // 1000,
+        host=socket.gethostname(),
+    )
 
 
 def _odd(directory: Path) -> Odd | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchgen import disk, recovery, results
+from batchgen import depot, disk, recovery, results
 from batchgen.errors import InputError, StorageError
 from batchgen.export.hf import HuggingFace
 from batchgen.export.imagefolder import ImageFolder, Link
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from batchgen.depot import Seen
     from batchgen.export.format import Format
     from batchgen.export.rows import Part, Spool
     from batchgen.export.shards import Shard
@@ -96,7 +97,7 @@ class Summary(Value, frozen=True, kw_only=True):
 
 
 def export(
-    directory: Path,
+    place: Path | str,
     out: Path,
     kind: Kind,
     *,
@@ -107,8 +108,9 @@ def export(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """
-    Export a run directory, also while its run is at work.
+    Export a run, also while it is at work.
 
+    :param place: its directory, or the URL of its place in a bucket.
     :param shard_bytes: about what a shard of `hf` or `webdataset` may have.
     :param link: how pictures get into an `imagefolder`.
     :param absolute: whether `csv` and `jsonl` name pictures by absolute paths.
@@ -118,16 +120,24 @@ def export(
     :raises LockedError: another export is at work there.
     :raises StorageError: the disk refuses, or has too little room.
     """
-    recovery.check_not_lost(directory / LEDGER)
-    if not (directory / LEDGER).is_file():
-        raise InputError(
-            f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
-        )
-    if any(out.resolve().is_relative_to((directory / name).resolve()) for name in COUNTED):
-        raise InputError(
-            f"{out}: this folder of the run has pictures of rows and nothing else; choose another with -o"
-        )
-    way = _way(kind, directory, out, shard_bytes=shard_bytes, link=link, absolute=absolute)
+    with depot.seen(str(place)) as seen:
+        recovery.check_not_lost(seen.directory / LEDGER)
+        if not (seen.directory / LEDGER).is_file():
+            raise InputError(
+                f"{seen.name}: no run has begun here; name the run directory that `batchgen run` made"
+            )
+        if any(out.resolve().is_relative_to((seen.local / name).resolve()) for name in COUNTED):
+            raise InputError(
+                f"{out}: this folder of the run has pictures of rows and nothing else; choose another with -o"
+            )
+        way = _way(kind, seen.name, out, shard_bytes=shard_bytes, link=link, absolute=absolute)
+        return _exported(seen, out, way, wanted, on_progress)
+
+
+def _exported(
+    seen: Seen, out: Path, way: Format, wanted: Wanted, on_progress: Callable[[int, int], None] | None
+) -> Summary:
+    directory = seen.directory
     seed = msgspec.json.encode([__version__, way.traits.name, way.traits.settings])
     manifest = Manifest(directory / MANIFEST)
     with closing(Reader(directory / LEDGER)) as reader:
@@ -143,21 +153,21 @@ def export(
             ) as spool,
         ):
             spool.told.simulated = last is not None and last.simulated
-            return _Export(directory, way, target, spool, on_progress).done(wanted)
+            return _Export(seen, way, target, spool, on_progress).done(wanted)
 
 
-def _way(kind: Kind, directory: Path, out: Path, *, shard_bytes: int, link: Link, absolute: bool) -> Format:
+def _way(kind: Kind, place: str, out: Path, *, shard_bytes: int, link: Link, absolute: bool) -> Format:
     match kind:
         case Kind.HF:
             return HuggingFace(limit=shard_bytes)
         case Kind.WEBDATASET:
             return WebDataset(limit=shard_bytes)
         case Kind.IMAGEFOLDER:
-            return ImageFolder(directory, out, link=link)
+            return ImageFolder(place, out, link=link)
         case Kind.CSV:
-            return Csv(directory, out, absolute=absolute)
+            return Csv(place, out, absolute=absolute)
         case Kind.JSONL:
-            return Jsonl(directory, out, absolute=absolute)
+            return Jsonl(place, out, absolute=absolute)
 
 
 def _whole(content: bytes) -> Callable[[BinaryIO], tuple[int, str]]:
@@ -173,17 +183,17 @@ class _Export:
 
     def __init__(
         self,
-        directory: Path,
+        seen: Seen,
         way: Format,
         target: Target,
         spool: Spool,
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._directory = directory
+        self._seen = seen
         self._way = way
         self._target = target
         self._spool = spool
-        self._pictures = Pictures(directory)
+        self._pictures = Pictures(seen.pictures)
         self._on_progress = on_progress
         self._rows = 0
 
@@ -214,7 +224,7 @@ class _Export:
 
     @property
     def _title(self) -> str:
-        return self._directory.resolve().name
+        return self._seen.local.resolve().name
 
     def _shard(self, name: str, part: Part) -> Shard:
         before = self._pictures.missing
@@ -246,7 +256,7 @@ class _Export:
         if self._way.traits.pictures and not told.rows:
             why = ", ".join(f"{count:,} {WHY[reason]}" for reason, count in told.left_out.items())
             raise InputError(
-                f"{self._directory}: no row to export ({why}); ask for others with --status or --where"
+                f"{self._seen.name}: no row to export ({why}); ask for others with --status or --where"
             )
 
     def _check_room(self, parts: list[Part], kept: frozenset[str]) -> None:
@@ -286,7 +296,7 @@ class _Export:
     def _summary(self, shards: Sequence[Shard], kept: frozenset[str], set_aside: str | None) -> Summary:
         told, way, missing = self._spool.told, self._way, self._pictures.missing
         return Summary(
-            directory=str(self._directory),
+            directory=self._seen.name,
             out=str(self._target.out),
             format=way.traits.name,
             rows=sum(shard.rows for shard in shards),

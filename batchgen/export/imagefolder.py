@@ -13,20 +13,21 @@ from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchgen.errors import StorageError
+from batchgen.address import is_url
+from batchgen.errors import InputError, StorageError
 from batchgen.export.format import Traits
 from batchgen.export.rows import cast
 from batchgen.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
     from batchgen.export.pictures import Pictures
@@ -52,10 +53,18 @@ class ImageFolder:
 
     traits = Traits(name="imagefolder", reserved=("image",), folder=_FOLDER)
 
-    def __init__(self, directory: Path, out: Path, *, link: Link) -> None:
-        self._directory = directory
+    def __init__(self, place: str, out: Path, *, link: Link) -> None:
+        """
+        Begin with nothing.
+
+        :param place: the run directory, or the URL below which pictures are: from there they are copied.
+        :raises InputError: there can be no hard links.
+        """
+        if is_url(place) and link is Link.HARD:
+            raise InputError("--link hard: the pictures are in a bucket; leave it out, and they are copied")
+        self._directory = Path(place)
         self._out = out
-        self._link = link
+        self._link = Link.COPY if is_url(place) else link
         self.linked = self.copied = 0
 
     def file(self, *_: int) -> str:
@@ -87,8 +96,7 @@ class ImageFolder:
 
     def copies(self) -> bool:
         """Whether pictures take room: links do not, and none leads to another file system."""
-        apart = self._directory.stat().st_dev != self._out.stat().st_dev
-        return self._link is Link.COPY or apart
+        return self._link is Link.COPY or self._directory.stat().st_dev != self._out.stat().st_dev
 
     def _place(self, name: str, data: bytes) -> None:
         source, target = self._directory / name, self._out / name

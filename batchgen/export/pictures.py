@@ -10,11 +10,11 @@ import pyarrow as pa
 from batchgen.errors import StorageError
 from batchgen.export.rows import Told
 from batchgen.records import Value
-from batchgen.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from batchgen.store import Pictures as Stored
 
 _TOLD = 20
 
@@ -28,10 +28,10 @@ class Missing(Value, frozen=True, kw_only=True):
 
 
 class Pictures:
-    """The pictures of one run directory, each held against its recorded hash as it is read."""
+    """The pictures of one run, each held against its recorded hash as it is read."""
 
-    def __init__(self, directory: Path) -> None:
-        self._store = Store(directory)
+    def __init__(self, store: Stored) -> None:
+        self._store = store
         self.lost = Told()
         """What the rows add up to whose picture is lost or altered."""
         self.first: list[Missing] = []

@@ -8,15 +8,16 @@ import io
 import os
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from batchgen.address import is_url
 from batchgen.export.format import Traits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
     import pyarrow as pa
@@ -60,10 +61,15 @@ class _Table:
 
     name = ""
 
-    def __init__(self, directory: Path, out: Path, *, absolute: bool) -> None:
-        """:param absolute: name pictures by absolute paths, not as seen from the table."""
-        base = directory.resolve()
-        self._base = str(base) if absolute else os.path.relpath(base, out.resolve())
+    def __init__(self, place: str, out: Path, *, absolute: bool) -> None:
+        """
+        Begin with nothing.
+
+        :param place: the run directory, or the URL below which pictures are: that is always absolute.
+        :param absolute: name pictures by absolute paths, not as seen from the table.
+        """
+        base = place if is_url(place) else str(Path(place).resolve())
+        self._base = base if absolute or is_url(place) else os.path.relpath(base, out.resolve())
         self.traits = Traits(name=self.name, settings=self._base, pictures=False)
 
     def file(self, *_: int) -> str:

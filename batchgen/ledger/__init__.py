@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from batchgen.ledger.audit import EXAMPLES, Audit, Lost, Record, Stray, Tasks
 from batchgen.ledger.history import History
+from batchgen.ledger.log import Log, Mark
 from batchgen.ledger.onlooker import LATEST, Latest, Moment, Onlooker
 from batchgen.ledger.reader import (
     Attempted,
@@ -45,7 +46,9 @@ __all__ = [
     "Journey",
     "Latest",
     "Ledger",
+    "Log",
     "Lost",
+    "Mark",
     "Moment",
     "Onlooker",
     "Orphan",

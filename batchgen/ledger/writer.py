@@ -152,6 +152,7 @@ class Ledger:
         *,
         blocking: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
         durable: bool = True,
+        shipped: bool = False,
     ) -> None:
         """
         Open the ledger, or make it.
@@ -159,6 +160,7 @@ class Ledger:
         :param blocking: runs blocking calls; threads unless given.
         :param durable: False for a copy that nobody needs after a crash: file names and numbers of attempts
             are then known with the next commit, not with their own `submitted`.
+        :param shipped: whether its write-ahead log grows until a `Log` begins it anew, with copies of it.
         """
         self.path = path
         self._blocking = blocking or _in_thread
@@ -166,6 +168,8 @@ class Ledger:
         self._turn = anyio.Lock(fast_acquire=True)
         self._durable = durable
         self._connection = connect(path, make=True, durable=durable)
+        if shipped:
+            self._connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._ballast = Ballast(path.with_name(f"{path.name}-ballast"))
         self.run = 0
         """The number of the run that was begun; 0 before that."""

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from batchgen import recovery
+from batchgen import depot, recovery
 from batchgen.errors import InputError, StorageError
 from batchgen.job import JOB, LEDGER, MANIFEST, Job
 from batchgen.layout import COUNTED
@@ -27,11 +27,12 @@ from batchgen.records import Value
 from batchgen.report import charts, page
 from batchgen.report.gallery import Gallery
 from batchgen.report.thumbnails import Thumbnails, is_one
-from batchgen.store import Store, put_in_place
+from batchgen.store import put_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from batchgen.depot import Seen
     from batchgen.report.gallery import Piece
 
 _SEEN = 1000
@@ -60,7 +61,7 @@ class Built(Value, frozen=True, kw_only=True):
 
 
 def build(
-    directory: Path,
+    place: Path | str,
     target: Path,
     *,
     pixels: int = 256,
@@ -69,8 +70,10 @@ def build(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Built:
     """
-    Make the page of a run directory.
+    Make the page of a run.
 
+    :param place: its directory, or the URL of its place in a bucket; links to whole pictures lead to where
+        they would be if they were beside its ledger on this machine.
     :param target: the page; ends in .html. Thumbnails go into the folder of the same name without that.
     :param pixels: of a thumbnail's longer side.
     :param limit: rows in the gallery at most; the figures count all of them.
@@ -82,23 +85,37 @@ def build(
     """
     if target.suffix.lower() not in {".html", ".htm"}:
         raise InputError(f"{target}: a report is a page; end its name in .html")
+    with depot.seen(str(place)) as seen:
+        return _built(seen, target, pixels=pixels, limit=limit, inline=inline, on_progress=on_progress)
+
+
+def _built(
+    seen: Seen,
+    target: Path,
+    *,
+    pixels: int,
+    limit: int,
+    inline: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> Built:
+    directory = seen.directory
     recovery.check_not_lost(directory / LEDGER)
     if (directory / LEDGER).is_file() and not (directory / MANIFEST).is_file():
         raise InputError(
-            f"{directory}: no run has begun here; name the run directory that `batchgen run` made"
+            f"{seen.name}: no run has begun here; name the run directory that `batchgen run` made"
         )
     with contextlib.closing(History(directory / LEDGER)) as reader, contextlib.ExitStack() as stack:
         manifest = Manifest(directory / MANIFEST)
         beside = target.with_suffix("")
-        _check_place(directory, target, None if inline else beside)
+        _check_place(seen.local, target, None if inline else beside)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if inline else beside
         _make(folder)
-        thumbnails = Thumbnails(Store(directory), folder, pixels)
-        gallery = Gallery(directory, target.parent, thumbnails, reader, inline=inline)
+        thumbnails = Thumbnails(seen.pictures, folder, pixels)
+        gallery = Gallery(seen.local, target.parent, thumbnails, reader, inline=inline)
         spooled = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
         _spool(gallery.pieces(manifest, limit, on_progress), spooled)
         about = page.About(
-            directory=directory,
+            directory=seen.local,
             job=_job(directory),
             totals=reader.totals(),
             last=reader.last_run(),

@@ -60,6 +60,8 @@ def _named(job: Job | None, directory: Path) -> str:
     All names of a job are as seen from there. Anywhere else a relative one of the directory would be another
     directory, in which all is bought once more.
     """
+    if job is not None and jobs.address(job) is not None:
+        return jobs.place(job)
     if job is None or jobs.directory(job).resolve() == directory.resolve():
         return str(directory)
     return str(directory.resolve())

@@ -27,7 +27,7 @@ from batchgen.references import LARGEST
 
 if TYPE_CHECKING:
     from batchgen.records import Image, Reference
-    from batchgen.store import Store
+    from batchgen.store import Pictures
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?[0-9a-f]{64}-[0-9]+\.webp.*")
@@ -46,7 +46,7 @@ class Seen(Value, frozen=True, kw_only=True):
 class Thumbnails:
     """The small pictures of one page. Any thread may ask."""
 
-    def __init__(self, store: Store, folder: Path, pixels: int) -> None:
+    def __init__(self, store: Pictures, folder: Path, pixels: int) -> None:
         """
         Begin with those that an earlier call has left.
 
@@ -84,15 +84,12 @@ class Thumbnails:
         :raises StorageError: the thumbnail cannot be written.
         """
         try:
-            path = self._store.path(image.file_name)
             # A file that was changed since mostly has another size; which ones were, an audit tells.
-            if path.lstat().st_size == image.bytes and self._is_there(image.sha256):
+            if self._is_there(image.sha256) and self._store.size(image.file_name) == image.bytes:
                 return Seen(name=image.sha256)
             data = self._store.read(image.file_name)
-        except FileNotFoundError:
-            return Seen(problem="the picture is gone")
-        except (OSError, StorageError) as cause:
-            return Seen(problem=f"the picture cannot be read: {getattr(cause, 'strerror', None) or cause}")
+        except StorageError as cause:
+            return Seen(problem=f"the picture cannot be read: {cause}")
         if data is None:
             return Seen(problem="the picture is gone")
         name = sha256(data).hexdigest()
