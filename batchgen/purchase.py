@@ -476,7 +476,9 @@ class Purchase:
         cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
         self.counts.run_usd += outcome.cost_usd or ZERO
         # What may have been billed without saying how much counts as a dear picture: a budget must not hope.
-        self._budget.settle(hold, hold.unanswered if outcome.kind in UNKNOWN_COST else cost)
+        # So does a picture that outlived the worker who bought it.
+        orphaned = outcome.kind is None and outcome.cost_usd is None and self._model(task.model).price
+        self._budget.settle(hold, hold.unanswered if orphaned or outcome.kind in UNKNOWN_COST else cost)
         self._warn_of_money(task, cost, hold)
         if outcome.kind is None and outcome.cost_usd is not None:
             self._estimate(task.model, task.expect).observe(cost)

@@ -47,10 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from batchgen.crew import Crew
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
     from batchgen.purchase import Progress
+    from batchgen.records import Image
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.worker import Blocking
@@ -174,7 +176,7 @@ def run(
     only = None if job.only is None else manifests.read_ids(job.only)
     directory = jobs.directory(job)
     _make(directory)
-    with RunLock(directory), _log_of(job, endpoint) as log:
+    with RunLock(directory), _log_of(job, endpoint) as log, _joined(job, endpoint, directory) as enlisted:
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
         with closing(Ledger(path, blocking=around.blocking)) as ledger, closing(Reader(path)) as reader:
@@ -197,7 +199,7 @@ def run(
             _warn_of_unpriced(job, totals)
             blocking = around.blocking or _in_threads()
             room = disk.Disk(space, blocking=blocking)
-            crew = Workers(
+            workers = Workers(
                 job=job,
                 endpoint=endpoint,
                 references=references,
@@ -215,7 +217,7 @@ def run(
                 reader=reader,
                 store=store,
                 disk=room,
-                crew=crew,
+                crew=enlisted(workers, partial(recovery.left_by, path, store)),
                 spent=totals.counted_usd,
                 only=only,
                 on_progress=on_progress,
@@ -242,6 +244,25 @@ def run(
                 )
             tell(_over(summary))
             return summary
+
+
+@contextmanager
+def _joined(
+    job: Job, endpoint: Endpoint, directory: Path
+) -> Iterator[Callable[[Workers, Callable[[str], Image | None]], Crew]]:
+    """What makes a crew of these workers: themselves, or their like on the nodes of a cluster."""
+    if job.ray is None:
+        yield lambda workers, _: workers
+        return
+    if endpoint.provider.simulated:
+        raise InputError(
+            "--ray: the simulator answers in this process; `batchgen simulate` serves it to a cluster, with"
+            " --provider core-today and its --base-url"
+        )
+    from batchgen import cluster  # noqa: PLC0415  an extra, and it takes its time
+
+    with cluster.joined(job.ray, directory) as enlisted:
+        yield enlisted
 
 
 def _check_no_loop() -> None:
