@@ -71,7 +71,7 @@ _OUTCOME = msgspec.msgpack.Decoder(Outcome)
 @contextmanager
 def joined(
     address: str, directory: Path
-) -> Iterator[Callable[[Workers, Callable[[str], Image | None]], Cluster]]:
+) -> Iterator[Callable[[Workers, Callable[[str, str], Image | None]], Cluster]]:
     """
     Be the driver of a Ray cluster; what is given makes a crew of it.
 
@@ -160,7 +160,7 @@ class Cluster:
         self,
         ray: Any,  # noqa: ANN401
         workers: Workers,
-        found: Callable[[str], Image | None],
+        found: Callable[[str, str], Image | None],
         *,
         root: Path,
         mark: str,
@@ -170,7 +170,7 @@ class Cluster:
 
         :param ray: the module, connected.
         :param workers: who would make the attempts here.
-        :param found: the picture that a lost actor has left for a task, by the task's key; blocks.
+        :param found: the picture that a lost actor has left, by key and stem of its task; blocks.
         """
         self._ray = ray
         self._workers = workers
@@ -298,7 +298,7 @@ class Cluster:
             return _OUTCOME.decode(answer)
         finally:
             link.busy -= 1
-        picture = await self._workers.blocking(lambda: self._found(task.key))
+        picture = await self._workers.blocking(lambda: self._found(task.key, stem))
         if picture is not None:  # it was paid for, nobody knows with what
             return Outcome(images=(picture,))
         told = f"the worker on {link.host} was lost with this request in flight; it may have been billed"

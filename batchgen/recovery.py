@@ -71,8 +71,13 @@ def gone(totals: Totals, store: Store) -> int:
     return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - totals.in_words - there)
 
 
-def left_by(ledger: Path, store: Store, key: str) -> Image | None:
-    """The picture that a lost worker made durable for a task, if there is one; any thread may ask."""
+def left_by(ledger: Path, store: Store, key: str, stem: str) -> Image | None:
+    """
+    The picture that a lost worker made durable for a task, if it came to that.
+
+    What it began to write is deleted. Any thread may ask.
+    """
+    store.sweep([stem])
     with closing(Reader(ledger)) as reader:
         for _, picture in recognised(reader, store, key):
             store.sync(picture.file_name)

@@ -249,15 +249,15 @@ def run(
 @contextmanager
 def _joined(
     job: Job, endpoint: Endpoint, directory: Path
-) -> Iterator[Callable[[Workers, Callable[[str], Image | None]], Crew]]:
+) -> Iterator[Callable[[Workers, Callable[[str, str], Image | None]], Crew]]:
     """What makes a crew of these workers: themselves, or their like on the nodes of a cluster."""
     if job.ray is None:
         yield lambda workers, _: workers
         return
     if endpoint.provider.simulated:
         raise InputError(
-            "--ray: the simulator answers in this process; `batchgen simulate` serves it to a cluster, with"
-            " --provider core-today and its --base-url"
+            "--ray: the simulator answers in this process alone; serve it on a port, and name that with"
+            " --provider core-today --base-url http://…"
         )
     from batchgen import cluster  # noqa: PLC0415  an extra, and it takes its time
 
