@@ -16,6 +16,7 @@ the cluster, and the key is among it. Ray runs on asyncio alone, and so does thi
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import secrets
@@ -60,6 +61,8 @@ _ABSENCE = 5.0
 """Seconds for which an attempt waits while there is no actor; then its task goes back, to be tried later."""
 _GRACE = 60.0
 """Seconds that an answer may be late, beyond all that an attempt may take."""
+_FAREWELL = 10.0
+"""Seconds for Ray to end what it began."""
 _HEAD_GONE = 3600
 """Seconds for which the driver goes on without the cluster's head; Ray would end it after one minute."""
 
@@ -108,7 +111,17 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        leaving = _aside(ray.shutdown)
+        leaving.join(_FAREWELL)
+        if leaving.is_alive():
+            atexit.unregister(ray.shutdown)
+
+
+def _aside(call: Callable[[], object]) -> threading.Thread:
+    """Do what may take for ever in a thread that the end of the program does not wait for."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
 
 
 def _imported() -> Any:  # noqa: ANN401  without the extra, nothing is known of it
@@ -210,10 +223,14 @@ class Cluster:
             yield [self] * hands
         finally:
             self._at_work = False
-            for actor in [*self._coming.values(), *(link.actor for link in self._links)]:
-                self._ray.kill(actor)
+            # Nobody else is on the event loop any more, and the table must not be written beside them.
+            self._kill(*self._coming.values(), *(link.actor for link in self._links)).join(_FAREWELL)
             for answer in [*self._coming]:
                 answer.cancel()
+
+    def _kill(self, *actors: Any) -> threading.Thread:  # noqa: ANN401
+        """End these at once; without the cluster's head that takes for ever, so nobody has to wait for it."""
+        return _aside(lambda: [self._ray.kill(actor) for actor in actors])
 
     def _engage(self) -> None:
         actor = self._actors.remote()
@@ -237,7 +254,7 @@ class Cluster:
                 asyncio.get_running_loop().call_later(_PAUSE, self._engage)
         else:
             if presence.unfit:
-                self._ray.kill(actor)
+                self._kill(actor)
                 self._refuse(f"{presence.host}: {presence.unfit}")
             else:
                 self._links.append(_Link(actor, presence.host))
@@ -308,7 +325,7 @@ class Cluster:
         if link not in self._links:
             return
         self._links.remove(link)
-        self._ray.kill(link.actor)  # it may have been cut off alone, and must not write any more
+        self._kill(link.actor)  # it may have been cut off alone, and must not write any more
         logger.warning("a worker on %s is lost, with %d requests in flight", link.host, link.busy)
         self._engage()
 

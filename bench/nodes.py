@@ -5,7 +5,7 @@ Which Ray cluster do benchmarks and tests run on?
 
 A head without CPUs, for the driver, and COUNT nodes with one each, all on this machine. It prints its address
 and does what it is told line by line, until its standard input ends: `worker N` kills what works on node N,
-`node N` kills the whole node with what works on it. Each is answered by a line.
+`node N` the whole node with what works on it, `head` what the cluster is led by. Each is answered by a line.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class Nodes:
         """SIGKILL for a node and all that runs on it."""
         self._tell(f"node {node}")
 
+    def kill_head(self) -> None:
+        """SIGKILL for what leads the cluster; its nodes live on without it, for a minute."""
+        self._tell("head")
+
     def _tell(self, command: str) -> None:
         assert self._process.stdin is not None
         print(command, file=self._process.stdin, flush=True)
@@ -91,11 +95,15 @@ def main() -> None:
     print("cluster", cluster.address, cluster.head_node.get_session_dir_path(), flush=True)
     try:
         for command in sys.stdin:
-            what, number = command.split()
-            _kill(nodes[int(number)], whole=what == "node")
+            what, *number = command.split()
+            if what == "head":
+                cluster.head_node.kill_gcs_server()
+            else:
+                _kill(nodes[int(*number)], whole=what == "node")
             print("done", flush=True)
     finally:
-        cluster.shutdown()
+        for node in [*nodes, cluster.head_node]:  # its own way of ending waits for a head that may be gone
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def _kill(node: Any, *, whole: bool) -> None:

@@ -236,6 +236,16 @@ def test_a_node_that_is_killed_costs_what_it_had_in_flight_and_no_row(endpoint: 
         assert "a worker on " in line
 
 
+def test_a_run_goes_on_without_the_cluster_s_head_and_ends_as_ever(endpoint: str, tmp_path: Path) -> None:
+    rows(tmp_path, ROWS)
+    with Nodes.up(2) as nodes, running(*command(endpoint, tmp_path, "--ray", nodes.address)) as run:
+        wait_for(endpoint, 40, run)
+        nodes.kill_head()
+        status, summary, told = ended(run)
+    assert (status, summary["uncertain"], told) == (0, 0, [])
+    check_every_request_is_accounted_for(endpoint, tmp_path, summary)
+
+
 def test_while_no_worker_is_left_nothing_is_bought_and_a_signal_ends_the_run_as_ever(
     endpoint: str, tmp_path: Path
 ) -> None:
