@@ -100,10 +100,11 @@ def _connected(address: str) -> Iterator[Any]:
         if address != "local":
             _check_there(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as cause:
+    except (OSError, RuntimeError, ray.exceptions.RayError) as cause:
+        why = getattr(cause, "strerror", None) or str(cause).partition(". ")[0]
         raise InputError(
-            f"--ray {address}: {str(cause).partition('. ')[0]}; `ray start --head` begins a cluster, `ray"
-            " status` on one of its nodes tells of it"
+            f"--ray {address}: no cluster to join: {why}; `ray start --head` begins one, `ray status` on one"
+            " of its nodes tells of it"
         ) from cause
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -142,16 +143,20 @@ def _check_there(address: str) -> None:
     """
     Knock at a cluster's door: Ray itself would wait for minutes, and fill the terminal.
 
+    :raises InputError: it is no address.
     :raises OSError: nobody is there.
-    :raises ValueError: it is no address.
     """
     if "://" in address:
-        raise ValueError(
-            "a Ray client cannot drive a run; start it on a node of the cluster with `--ray auto`"
+        raise InputError(
+            f"--ray {address}: a client of Ray's cannot drive a run; start it on one of the cluster's nodes,"
+            " with --ray auto"
         )
     from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415
 
-    host, _, port = canonicalize_bootstrap_address(address).rpartition(":")
+    try:
+        host, _, port = canonicalize_bootstrap_address(address).rpartition(":")
+    except ValueError as cause:
+        raise InputError(f"--ray {address}: it is auto, HOST:PORT or local") from cause
     socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
 
 

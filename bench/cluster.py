@@ -5,8 +5,8 @@ What does a picture cost in CPU where a cluster makes the attempts: in the drive
 
 Needs the extra `ray`. A cluster of two nodes on this machine buys pictures of 1 MB from an endpoint on
 loopback, 32 at a time; so does one process alone. Each is done with 100 rows and with 600, and what the 500
-more took is told, so that no start is in it. CPU is the kernel's count of each process, its own and the
-system's; memory is the peak of one (VmHWM). Linux only.
+more took is told, so that no start is in it; in turn three times, of which the least counts. CPU is the
+kernel's count of each process, its own and the system's; memory is the peak of one (VmHWM). Linux only.
 
 Bound: the driver takes no more than half of what one process takes that does all itself.
 """

@@ -201,6 +201,23 @@ def test_the_key_is_in_no_file_of_the_cluster_s(nodes: Nodes, endpoint: str, tmp
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://127.0.0.1:10001", "a client of Ray's cannot drive a run"),
+        ("nowhere", "it is auto, HOST:PORT or local"),
+        ("127.0.0.1:1", "no cluster to join: Connection refused"),
+    ],
+)
+def test_what_is_no_cluster_is_told_at_once(tmp_path: Path, address: str, message: str) -> None:
+    rows(tmp_path, 5)
+    with running(*command("http://127.0.0.1:1", tmp_path, "--ray", address)) as run:
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"batchgen: --ray {address}: {message}")
+
+
 def test_a_folder_of_one_machine_s_own_is_refused_before_anything_is_sent(
     nodes: Nodes, endpoint: str, tmp_path: Path
 ) -> None:
