@@ -101,7 +101,7 @@ def _connected(address: str) -> Iterator[Any]:
             _check_there(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (OSError, RuntimeError, ray.exceptions.RayError) as cause:
-        why = getattr(cause, "strerror", None) or str(cause).partition(". ")[0]
+        why = getattr(cause, "strerror", None) or " ".join(str(cause).split()).partition(". ")[0]
         raise InputError(
             f"--ray {address}: no cluster to join: {why}; `ray start --head` begins one, `ray status` on one"
             " of its nodes tells of it"
