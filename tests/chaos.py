@@ -349,7 +349,7 @@ class Night(Nights):
         """The runs that were killed after they had begun."""
         self.second_chances = 0
         self.attempts = rng.randint(2 if slow else 1, 5)
-        self.hedging = slow > 0 or seed % 5 == 0
+        self.hedging = slow > 0
         self.values: dict[str, object] = {
             "concurrency": rng.choice((8, 16) if slow else (1, 2, 3, 4, 8)),
             "attempts": self.attempts,

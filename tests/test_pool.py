@@ -498,7 +498,8 @@ async def test_no_worker_is_spared_for_which_there_is_an_item_or_a_retry_to_come
     asked.clear()
     start = anyio.current_time()
     async with aclosing(numbers(range(1, 3), pause=4.0)) as source:
-        await Pool[int](concurrency=2, spare=spare).run(source, work)
+        pool: Pool[int] = Pool(concurrency=2, spare=spare)
+        await pool.run(source, work)
     assert min(asked) == 1, "a source that is silent for a second leaves workers idle"
 
 
