@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from batchgen.errors import BatchgenError
 from batchgen.layout import LEDGER
 from batchgen.ledger import Reader
 from batchgen.manifest import Finished
@@ -128,12 +129,11 @@ class Bookmark:
             seen = self._settled() if self._ledger.stat().st_size >= _WORTH else None
             if seen is None:
                 return
+            # Whoever writes the ledger meanwhile gives it a later time than the bookmark will have of it.
             told = msgspec.json.encode(self._mark(manifest, seen))
-            # Whoever wrote the ledger meanwhile has given it a later time.
-            if self._seen() == seen:
-                self._path.write_bytes(_sealed(told) + b"\n" + told)
-        except OSError as cause:
-            logger.info("%s: %s; the next run looks through the whole ledger", self._path, cause.strerror)
+            self._path.write_bytes(_sealed(told) + b"\n" + told)
+        except (OSError, BatchgenError) as cause:
+            logger.info("no bookmark: %s; the next run looks through the whole ledger", cause)
 
     def _mark(self, manifest: Manifest, seen: tuple[int, ...]) -> _Mark:
         # By what is in the file now, not by what this run had seen of it.

@@ -2,7 +2,8 @@
 Who makes the attempts of a run?
 
 Here it is workers in this process, each with a connection of its own and all with the same memory for
-answers. A purchase knows nothing of them but that each makes one attempt at a time.
+answers; `cluster` has their like on other machines. A purchase knows nothing of them but that each makes one
+attempt at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from batchgen.redaction import Redactor
 from batchgen.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Protocol
 
@@ -57,10 +58,19 @@ class Workers:
     @asynccontextmanager
     async def hired(self, hands: int) -> AsyncIterator[Sequence[Attempting]]:
         """See `Crew.hired`."""
+        async with self.hiring() as hire:
+            yield [await hire() for _ in range(hands)]
+
+    @asynccontextmanager
+    async def hiring(self) -> AsyncIterator[Callable[[], Awaitable[Worker]]]:
+        """What hires one more worker each time it is called; all share their memory for answers."""
         tls, buffers = TLS(), Buffers()
         async with AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(self._client(tls, buffers)) for _ in range(hands)]
-            yield [self._worker(client) for client in clients]
+
+            async def hire() -> Worker:
+                return self._worker(await stack.enter_async_context(self._client(tls, buffers)))
+
+            yield hire
 
     def _client(self, tls: TLS, buffers: Buffers) -> Client:
         provider = self.endpoint.provider

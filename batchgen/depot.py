@@ -113,6 +113,7 @@ class There:
     def __init__(self, directory: Path, bucket: Bucket, held: lease.Lease) -> None:
         self.name = str(bucket.address)
         self.pictures = Objects(bucket)
+        self.fetch = self.pictures.fetch
         self._bucket = bucket
         self._directory = directory
         self._lease = held
@@ -170,10 +171,6 @@ class There:
             self._bucket, self._directory / LEDGER, version=self._version, noted=self._note_generation
         ) as self._copies:
             yield
-
-    def fetch(self, url: str) -> bytes | None:
-        """Read a picture by its URL, None when it is gone."""
-        return self.pictures.read(url.removeprefix(f"{self.name}/"))
 
     def keep(self, name: str) -> None:
         """Put a file of the directory into the bucket, unless another machine has gone on there."""

@@ -159,6 +159,8 @@ class Job(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     budget: _Rate | None = None
     """USD spent in this run directory, ever, at most."""
     on_daily_quota: OnDailyQuota = OnDailyQuota.STOP
+    ray: _Text | None = None
+    """Address of the Ray cluster whose nodes make the attempts, or `auto`; `local` is this machine alone."""
     check: Check = Check.FULL
     embed: bool = False
     """Whether each picture's file tells its origin (XMP): prompt, model, request, how it was made."""

@@ -52,6 +52,10 @@ class Objects:
         """Give the bytes of an object, None when it is not there."""
         return self.bucket.get(file_name, most=MAX_BYTES)
 
+    def fetch(self, address: str) -> bytes | None:
+        """Give the bytes of an object by its `address`, None when it is not there."""
+        return self.read(address.removeprefix(f"{self.bucket.address}/"))
+
     def size(self, file_name: str) -> int | None:
         """Bytes of an object, None when it is not there."""
         found = self.bucket.head(file_name)

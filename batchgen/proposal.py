@@ -63,6 +63,7 @@ OPTIONS = (
     ("max_failure_rate", "0.5", "stop when more of the last hundred tasks failed for good"),
     ("on_daily_quota", '"wait"', "once the day's quota is used up, until its reset; or stop"),
     ("on_uncertain", '"retry"', "requests a crash left unanswered: once more; or skip"),
+    ("ray", '"auto"', "the Ray cluster whose nodes make the requests"),
     ("check", '"full"', "decode every picture; or quick, its structure alone"),
     ("quality", "true", "after buying, find blank pictures and ones that look the same"),
     ("embed", "true", "prompt, model, request and origin into each picture (XMP)"),

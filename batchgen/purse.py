@@ -98,7 +98,9 @@ class Purse:
         """Account for a request, and return what it counts for in USD."""
         cost = max(outcome.cost_usd or ZERO, outcome.billed_usd or ZERO)
         # What may have been billed without saying how much counts as a dear picture: a budget must not hope.
-        counted = hold.unanswered if outcome.kind in UNKNOWN_COST else cost
+        # So does a picture that outlived the worker who bought it.
+        orphaned = outcome.kind is None and outcome.cost_usd is None and self._model(task.model).price
+        counted = hold.unanswered if orphaned or outcome.kind in UNKNOWN_COST else cost
         self._budget.settle(hold, counted)
         self._warn(task, cost, hold)
         if outcome.kind is None and outcome.cost_usd is not None:

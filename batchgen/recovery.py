@@ -8,19 +8,21 @@ picture is paid for, and its file name leads back to its task: the task is given
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from batchgen import imaging
 from batchgen.errors import CorruptImageError, DamagedError, StorageError
 from batchgen.imaging import EXTENSIONS, Check
+from batchgen.ledger import Reader
 from batchgen.records import Image, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchgen.ledger import Ledger, Reader, Totals, Unanswered
+    from batchgen.ledger import Ledger, Totals, Unanswered
     from batchgen.store import Pictures
 
 
@@ -69,9 +71,27 @@ def gone(totals: Totals, store: Pictures) -> int:
     return max(0, totals.tasks.get(Status.SUCCEEDED, 0) - totals.in_words - there)
 
 
-def recognised(reader: Reader, store: Pictures) -> Iterator[tuple[Unanswered, Image]]:
-    """The tasks without an answer whose picture is there, whole, and of no earlier purchase."""
-    for task in reader.unanswered():
+def left_by(ledger: Path, store: Pictures, key: str, stem: str) -> Image | None:
+    """
+    The picture that a lost worker made durable for a task, if it came to that.
+
+    What it began to write is deleted. Any thread may ask.
+    """
+    store.sweep([stem])
+    with closing(Reader(ledger)) as reader:
+        for _, picture in recognised(reader, store, key):
+            store.sync(picture.file_name)
+            return picture
+    return None
+
+
+def recognised(reader: Reader, store: Pictures, key: str | None = None) -> Iterator[tuple[Unanswered, Image]]:
+    """
+    The tasks without an answer whose picture is there, whole, and of no earlier purchase.
+
+    :param key: of the one task that is meant; None is all.
+    """
+    for task in reader.unanswered(key):
         pictures = [picture for picture in _standing(task, store) if _is_new(task, picture)]
         if len(pictures) == 1:
             yield task, pictures[0]

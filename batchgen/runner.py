@@ -50,11 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from batchgen.crew import Crew
     from batchgen.depot import Depot
     from batchgen.job import Endpoint, Job
     from batchgen.ledger import Totals
     from batchgen.manifest import Manifest
     from batchgen.progress import Progress
+    from batchgen.records import Image
     from batchgen.results import Tally
     from batchgen.simulator.transport import SimulatorTransport
     from batchgen.store import Pictures
@@ -194,6 +196,7 @@ def run(
         depots.opened(directory, jobs.address(job)) as depot,
         Bookmark(directory) as bookmark,
         _log_of(job, endpoint) as log,
+        _joined(job, endpoint, directory, depot.pictures) as enlisted,
     ):
         recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
@@ -225,7 +228,7 @@ def run(
             _warn_of_unpriced(job, totals)
             blocking = around.blocking or _in_threads(_SENDING if depot.shipped else _THREADS)
             room = disk.Disk(space, blocking=blocking)
-            crew = Workers(
+            workers = Workers(
                 job=job,
                 endpoint=endpoint,
                 references=references,
@@ -243,7 +246,7 @@ def run(
                 reader=reader,
                 store=store,
                 disk=room,
-                crew=crew,
+                crew=enlisted(workers, partial(recovery.left_by, path, store)),
                 check=depot.check,
                 spent=totals.counted_usd,
                 only=only,
@@ -279,6 +282,29 @@ def run(
             bookmark.put(manifest)
             tell(_over(summary))
             return summary
+
+
+@contextmanager
+def _joined(
+    job: Job, endpoint: Endpoint, directory: Path, pictures: Pictures
+) -> Iterator[Callable[[Workers, Callable[[str, str], Image | None]], Crew]]:
+    """What makes a crew of these workers: themselves, or their like on the nodes of a cluster."""
+    if job.ray is None:
+        yield lambda workers, _: workers
+        return
+    if job.hedge:
+        raise InputError(
+            "--hedge: with --ray a late request cannot be asked for once more; leave out one of both"
+        )
+    if endpoint.provider.simulated:
+        raise InputError(
+            "--ray: the simulator answers in this process alone; serve it on a port, and name that with"
+            " --provider core-today --base-url http://…"
+        )
+    from batchgen import cluster  # noqa: PLC0415  an extra, and it takes its time
+
+    with cluster.joined(job.ray, directory, pictures) as enlisted:
+        yield enlisted
 
 
 def _check_no_loop() -> None:

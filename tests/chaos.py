@@ -49,7 +49,7 @@ trio._core._run._hypothesis_plugin_setup()  # trio runs tasks in an order of cha
 
 FLASH, PRO = "gemini-3.1-flash-image-preview", "gemini-3-pro-image-preview"
 SHAPES = ("S1", "S1", "S2", "S3", "S5", "S6", "S7", "mixed")
-APART = {"reset_before", "draft", "stream_error"}
+APART = {"reset_before", "draft", "stream_error", "slow"}
 FAULTS = tuple(name for name in Faults.__struct_fields__ if name not in APART)
 TOKENS = ("prompt_tokens", "text_tokens", "image_tokens", "total_tokens")
 UNTOUCHED = {"status": "pending", "attempts": 0, "cost": None, **dict.fromkeys(TOKENS, 0)}

@@ -36,8 +36,8 @@ _OF_A_NIGHT = frozenset(
     {
         "source", "output", "concurrency", "rpm", "ipm", "tpm", "attempts", "hedge", "drain",
         "max_failure_rate", "budget", "on_daily_quota", "limit", "only", "again", "retry_failed",
-        "on_uncertain", "variants", "name", "embed", "quality", "log_file", "dry_run", "as_json", "quiet",
-        "verbose",
+        "on_uncertain", "variants", "name", "embed", "quality", "log_file", "ray", "dry_run", "as_json",
+        "quiet", "verbose",
     }
 )  # fmt: skip
 """What `run` takes and means nothing to a single request."""
@@ -127,6 +127,11 @@ def commands() -> None:
     "--on-daily-quota",
     type=click.Choice(["wait", "stop"]),
     help="Once the day's quota is used up: until its reset, or not.  [default: stop]",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="A Ray cluster whose nodes make the requests: auto, HOST:PORT, or local.",
 )
 @click.option("--limit", type=int, metavar="N", help="Only the first N tasks of the manifest.")
 @click.option("--only", metavar="FILE", help="Only the rows whose ids are in this table.")

@@ -31,6 +31,7 @@ Examples:
   batchgen run edits.csv --image-size 2K --aspect-ratio 16:9    a `references` column names pictures
   batchgen run shop.jsonl --expect text --response-format '{"type": "json_object"}'
   zcat prompts.csv.gz | batchgen run - -o runs/tonight
+  batchgen run prompts.csv -o /shared/tonight -c 2000 --rpm 9000 --ray auto    on all nodes of a Ray cluster
 
 \b
 The same command again resumes: it buys only what is missing. What says what to buy and how is also a

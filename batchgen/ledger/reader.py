@@ -375,19 +375,23 @@ class Reader:
         return [stem for (stem,) in rows]
 
     @told
-    def unanswered(self) -> list[Unanswered]:
+    def unanswered(self, key: str | None = None) -> list[Unanswered]:
         """
         Unfinished tasks with a request that was submitted and whose answer is not known.
 
         Not those that asked for words: a picture that is left of their answer does not complete them.
+
+        :param key: of the one task that is meant; None is all.
         """
+        one = "" if key is None else " AND tasks.key = :key"
         rows = self._connection.execute(
-            "SELECT tasks.key, tasks.id, stem, max(attempts.id), images, EXISTS (SELECT 1 FROM attempts AS"
+            "SELECT tasks.key, tasks.id, stem, max(attempts.id), images, EXISTS (SELECT 1 FROM attempts AS"  # noqa: S608
             " good WHERE good.key = tasks.key AND good.settled_at IS NOT NULL AND good.error_class IS NULL)"
             " FROM tasks JOIN attempts USING (key) WHERE status IN ('pending', 'uncertain')"
             " AND expect = 'image' AND submitted_at IS NOT NULL"
-            " AND (settled_at IS NULL OR attempts.error_class = 'uncertain')"
-            " GROUP BY tasks.key"
+            f" AND (settled_at IS NULL OR attempts.error_class = 'uncertain'){one}"
+            " GROUP BY tasks.key",
+            {"key": key},
         )
         return [
             Unanswered(
