@@ -61,7 +61,7 @@ _MEANS = tuple(
         ("status code: 401", "the credentials were not taken{said}; check {settings}"),
         ("status code: 404", "the object is not there{said}; see who deletes what is in the bucket"),
         ("status code: ", "the bucket did not take it{said}; see what its provider says of that"),
-        ("", "there is no answer; check the network, and {settings}"),
+        ("", "there is no answer; check the network, and which endpoint the environment names"),
     )
 )
 """What an error of the client's means, the first that fits; its text begins with the client's own words."""

