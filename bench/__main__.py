@@ -1,16 +1,18 @@
 """
 Which figures does docs/performance.md tell, and of which machine?
 
-    python -m bench [--venvs DIR] [--rounds N]
+    python -m bench [--venvs DIR] [--rounds N] [--only NAME]…
 
-Measures everything the page says and writes it anew, in some twenty minutes. Nothing but loopback is used
-once the peers' environments are made (`bench.peers`); everything stops by itself.
+Measures everything the page says and writes it anew, in some forty minutes, or what is named alone. Each
+section is written as soon as it is measured. Nothing but loopback is used once the peers' environments are
+made (`bench.peers`); everything stops by itself.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from bench.peers.contestants import Environments
 
 PAGE = ROOT / "docs/performance.md"
-_LONGEST = 900
+_LONGEST = 1800
 """Seconds a benchmark of batchgen alone may take."""
+_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 _INTRODUCTION = """\
 # Performance
 
@@ -40,8 +43,18 @@ Router (both in [script.py](../bench/peers/script.py)) and bespokelabs-curator
 retries (2, 2 and 10) unless said otherwise. All talk to the same endpoint on loopback; none of these figures
 is from a live one.
 
-`pip install -e '.[bench]' && python -m bench` measures everything below and writes this page."""
+`pip install -e '.[bench]' && python -m bench` measures everything below and writes this page; each section
+says how it is measured alone, and what else the machine did then."""
 _ALONE = {
+    "overhead": (
+        "CPU a picture, by its size",
+        "As above, and with pictures of 10 MB; each beside the loop that does the same work, with or without "
+        "a decode.",
+    ),
+    "memory": (
+        "Memory, by how much is in flight",
+        "The peak of the whole process, with answers whose length is told and with such that come in chunks.",
+    ),
     "rows": (
         "Many rows",
         "Peak memory and time over 1,000 and over 1,000,000 rows; times are multiples of what pyarrow needs "
@@ -75,15 +88,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _machine(load: float) -> str:
+def _machine() -> str:
     kernel = platform.release().partition("-")[0]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     facts = {
         "machine": f"{os.cpu_count()} cores, {_processor()}, "
         f"{memory / 2**30:.0f} GB, {platform.system()} {kernel}",
         "python": platform.python_version(),
-        "measured": f"{datetime.now(UTC):%Y-%m-%d}, load average {load:.1f} before it and "
-        f"{os.getloadavg()[2]:.1f} over its last quarter of an hour (1 to 2 where nothing else runs)",
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {told} |" for name, told in facts.items())]
     return "\n".join(lines)
@@ -91,7 +102,6 @@ def _machine(load: float) -> str:
 
 def _versions(environments: Environments) -> Iterator[str]:
     """The packages of each environment, folded away."""
-    yield "## Versions"
     for kind in ("batchgen", *REQUIREMENTS):
         if kind not in environments.missing:
             told = ", ".join(environments.versions(kind))
@@ -110,30 +120,53 @@ def _alone(name: str) -> tuple[str, bool]:
         check=False,
     )
     title, how = _ALONE[name]
-    section = f"## {title}\n\n{how} `python -m bench.{name}`:\n\n```text\n{ran.stdout.strip()}\n```"
+    section = f"## {title}\n\n{how}\n\n```text\n{ran.stdout.strip()}\n```\n\n`python -m bench.{name}`"
     return section, ran.returncode == 0
+
+
+def _titles() -> dict[str, str]:
+    """The sections in their order, by the name under which each is measured."""
+    alone = {f"bench.{name}": title for name, (title, _) in _ALONE.items()}
+    return {name: measure.title for name, measure in MEASURES.items()} | alone
+
+
+def _measured(name: str, measuring: Measures) -> tuple[str, bool]:
+    before = os.getloadavg()[0]
+    own = name.removeprefix("bench.")
+    section, held = (MEASURES[name].markdown(name, measuring), True) if own == name else _alone(own)
+    when = f"{datetime.now(UTC):%Y-%m-%d}, load average {before:.1f} before it"
+    return f"{section} ({when} and {os.getloadavg()[0]:.1f} at its end)", held
+
+
+def _known() -> dict[str, str]:
+    """The page's sections as they stand, by title."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    starts = [*_SECTION.finditer(text)]
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    return {start[1]: text[start.start() : end].strip() for start, end in zip(starts, ends, strict=True)}
+
+
+def _write(sections: dict[str, str], environments: Environments) -> None:
+    absent = [f"Not measured: {kind}, {why}." for kind, why in environments.missing.items()]
+    told = [sections[title] for title in _titles().values() if title in sections]
+    versions = ["## Versions", *_versions(environments)]
+    text = "\n\n".join([_INTRODUCTION, *absent, _machine(), *told, *versions])
+    PAGE.write_text(f"{text}\n", encoding="utf-8")
 
 
 def main() -> int:
     """Measure, write the page; 1 where a bound of batchgen's own is broken."""
-    told = arguments("bench").parse_args()
-    load = os.getloadavg()[0]
+    parser = arguments("bench")
+    parser.add_argument("--only", action="append", choices=_titles(), help="one section; repeatable")
+    told = parser.parse_args()
     environments = prepared(told.venvs)
     measuring = Measures(environments, told.rounds)
-    tables = [measure.markdown(name, measuring) for name, measure in MEASURES.items()]
-    alone = [_alone(name) for name in _ALONE]
-    absent = [f"Not measured: {kind}, {why}." for kind, why in environments.missing.items()]
-    sections = [
-        _INTRODUCTION,
-        *absent,
-        _machine(load),
-        *tables,
-        *(section for section, _ in alone),
-        *_versions(environments),
-    ]
-    PAGE.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    print(f"written: {PAGE}", file=sys.stderr)
-    return int(not all(held for _, held in alone))
+    sections, kept = _known(), True
+    for name in told.only or _titles():
+        sections[_titles()[name]], held = _measured(name, measuring)
+        kept &= held
+        _write(sections, environments)
+    return int(not kept)
 
 
 if __name__ == "__main__":
