@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -185,11 +185,11 @@ def run(
     _check_no_loop()
     job = jobs.checked(job)
     began = time.monotonic()
-    around = surroundings or Surroundings()
     endpoint = plan.checked(job, environment)
-    transport = around.transport or plan.transport(job, endpoint)
+    around = surroundings or Surroundings()
+    around = replace(around, transport=around.transport or plan.transport(job, endpoint))
     only = None if job.only is None else manifests.read_ids(job.only)
-    directory, place = jobs.directory(job), jobs.place(job)
+    directory = jobs.directory(job)
     depots.made(directory)
     with (
         RunLock(directory),
@@ -198,90 +198,166 @@ def run(
         _log_of(job, endpoint) as log,
         _joined(job, endpoint, directory, depot.pictures) as enlisted,
     ):
-        recovery.check_not_lost(directory / LEDGER)
         path = directory / LEDGER
+        recovery.check_not_lost(path)
         with (
             closing(Ledger(path, blocking=around.blocking, shipped=depot.shipped)) as ledger,
             closing(Reader(path)) as reader,
         ):
-            references = References(fetch=depot.fetch)
-            with bookmark.looked_through():
-                plan.check_not_mixed(place, endpoint, reader)
-                manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
-                plan.check_only(job, manifest, only)
-                finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
-            store = depot.pictures
-            space = plan.space_for(
-                endpoint, manifest, reader, directory, shipped=depot.shipped, look=around.free
+            ground = _ground(
+                job, endpoint, around, depot=depot, ledger=ledger, reader=reader, only=only, bookmark=bookmark
             )
-            plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
-            # Before the ledger forgets whose they are: a kill between would leave them for good.
-            store.sweep(reader.unfinished())
-            _begin(job, endpoint, manifest, ledger, directory, command=command)
-            for name in (MANIFEST, JOB):
-                depot.keep(name)
-            tell = log(f"{place}#{ledger.run}")
-            recovery.adopt(ledger, reader, store, now=_now())
-            totals = reader.totals()
-            _tell_of_gone(recovery.gone(totals, store), place)
-            take_up_again(job, manifest, ledger, reader, only)
-            _warn_of_unpriced(job, totals)
-            blocking = around.blocking or _in_threads(_SENDING if depot.shipped else _THREADS)
-            room = disk.Disk(space, blocking=blocking)
-            workers = Workers(
-                job=job,
-                endpoint=endpoint,
-                references=references,
-                store=store,
-                disk=room,
-                transport=transport,
-                wall=around.wall,
-                blocking=blocking,
+            totals = _taken_up(ground, command=command)
+            tell = log(f"{depot.name}#{ledger.run}")
+            purchase = _purchase(
+                ground, totals, enlisted=enlisted, on_progress=on_progress, on_event=tell, signals=signals
             )
-            purchase = Purchase(
-                job,
-                endpoint,
-                manifest=manifest,
-                ledger=ledger,
-                reader=reader,
-                store=store,
-                disk=room,
-                crew=enlisted(workers, partial(recovery.left_by, path, store)),
-                check=depot.check,
-                spent=totals.counted_usd,
-                only=only,
-                finished=finished,
-                on_progress=on_progress,
-                on_event=tell,
-                signals=signals,
-                rng=around.rng,
-                wall=around.wall,
-                blocking=blocking,
-            )
-            tell(_started(job, endpoint, manifest))
+            tell(_started(job, endpoint, ground.manifest))
             with _end_told(tell), depot.copied():
-                table, seen = directory / TABLE, None
-                with _handlers_kept(signals=signals) as before:
-                    tally = _carry_out(
-                        purchase,
-                        around,
-                        manifest=manifest,
-                        ledger=ledger,
-                        reader=reader,
-                        table=table,
-                        depot=depot,
-                    )
-                    if job.quality:
-                        seen = _look(purchase, ledger, reader, store, before=before, on_look=on_look)
-                        tally = _written(manifest, reader, table, depot) if seen.looked_at else tally
-                stopped = purchase.stop is not None
-                left = plan.left(job, endpoint, manifest, reader, only) if stopped else plan.Left()
-                summary = _summary(
-                    job, purchase, tally, reader, left, seen=seen, elapsed=time.monotonic() - began
-                )
-            bookmark.put(manifest)
+                summary = _concluded(ground, purchase, signals=signals, on_look=on_look, began=began)
+            bookmark.put(ground.manifest)
             tell(_over(summary))
             return summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ground:
+    """What a run stands on: all that was read and found good before anything is written or sent."""
+
+    job: Job
+    endpoint: Endpoint
+    around: Surroundings
+    directory: Path
+    depot: Depot
+    ledger: Ledger
+    reader: Reader
+    references: References
+    manifest: Manifest
+    only: frozenset[str] | None
+    finished: manifests.Finished
+    space: disk.Space
+
+
+def _ground(
+    job: Job,
+    endpoint: Endpoint,
+    around: Surroundings,
+    *,
+    depot: Depot,
+    ledger: Ledger,
+    reader: Reader,
+    only: frozenset[str] | None,
+    bookmark: Bookmark,
+) -> _Ground:
+    """Read the manifest, and see that the job can be carried out here."""
+    directory, references = jobs.directory(job), References(fetch=depot.fetch)
+    with bookmark.looked_through():
+        plan.check_not_mixed(depot.name, endpoint, reader)
+        manifest = plan.read_manifest(job, endpoint, directory / MANIFEST, references)
+        plan.check_only(job, manifest, only)
+        finished = left_alone(job, manifest, reader, bookmark.finished(manifest))
+    space = plan.space_for(endpoint, manifest, reader, directory, shipped=depot.shipped, look=around.free)
+    plan.check_room(job, endpoint, manifest, reader, only, finished=finished, space=space)
+    return _Ground(
+        job=job,
+        endpoint=endpoint,
+        around=around,
+        directory=directory,
+        depot=depot,
+        ledger=ledger,
+        reader=reader,
+        references=references,
+        manifest=manifest,
+        only=only,
+        finished=finished,
+        space=space,
+    )
+
+
+def _taken_up(ground: _Ground, *, command: str | None) -> Totals:
+    """Begin this run in the ledger, and take over what others left there; what was spent so far."""
+    job, depot, ledger, reader = ground.job, ground.depot, ground.ledger, ground.reader
+    store = depot.pictures
+    # Before the ledger forgets whose they are: a kill between would leave them for good.
+    store.sweep(reader.unfinished())
+    _begin(job, ground.endpoint, ground.manifest, ledger, ground.directory, command=command)
+    for name in (MANIFEST, JOB):
+        depot.keep(name)
+    recovery.adopt(ledger, reader, store, now=_now())
+    totals = reader.totals()
+    _tell_of_gone(recovery.gone(totals, store), depot.name)
+    take_up_again(job, ground.manifest, ledger, reader, ground.only)
+    _warn_of_unpriced(job, totals)
+    return totals
+
+
+def _purchase(
+    ground: _Ground,
+    totals: Totals,
+    *,
+    enlisted: Callable[[Workers, Callable[[str, str], Image | None]], Crew],
+    on_progress: Callable[[Progress], None] | None,
+    on_event: Callable[[events.Event], None],
+    signals: bool,
+) -> Purchase:
+    job, endpoint, around, depot = ground.job, ground.endpoint, ground.around, ground.depot
+    blocking = around.blocking or _in_threads(_SENDING if depot.shipped else _THREADS)
+    room = disk.Disk(ground.space, blocking=blocking)
+    workers = Workers(
+        job=job,
+        endpoint=endpoint,
+        references=ground.references,
+        store=depot.pictures,
+        disk=room,
+        transport=around.transport,
+        wall=around.wall,
+        blocking=blocking,
+    )
+    left_by = partial(recovery.left_by, ground.directory / LEDGER, depot.pictures)
+    return Purchase(
+        job,
+        endpoint,
+        manifest=ground.manifest,
+        ledger=ground.ledger,
+        reader=ground.reader,
+        store=depot.pictures,
+        disk=room,
+        crew=enlisted(workers, left_by),
+        check=depot.check,
+        spent=totals.counted_usd,
+        only=ground.only,
+        finished=ground.finished,
+        on_progress=on_progress,
+        on_event=on_event,
+        signals=signals,
+        rng=around.rng,
+        wall=around.wall,
+        blocking=blocking,
+    )
+
+
+def _concluded(
+    ground: _Ground,
+    purchase: Purchase,
+    *,
+    signals: bool,
+    on_look: Callable[[int, int], None] | None,
+    began: float,
+) -> Summary:
+    """Buy, write the table, look at the pictures where that is asked for, and sum up."""
+    job, seen = ground.job, None
+    with _handlers_kept(signals=signals) as before:
+        tally = _carry_out(ground, purchase)
+        if job.quality:
+            seen = _look(ground, purchase, before=before, on_look=on_look)
+            tally = _written(ground) if seen.looked_at else tally
+    stopped = purchase.stop is not None
+    left = (
+        plan.left(job, ground.endpoint, ground.manifest, ground.reader, ground.only)
+        if stopped
+        else plan.Left()
+    )
+    return _summary(job, purchase, tally, ground.reader, left, seen=seen, elapsed=time.monotonic() - began)
 
 
 @contextmanager
@@ -393,26 +469,24 @@ def _end_told(tell: Callable[[events.Event], None]) -> Iterator[None]:
         raise
 
 
-def _put_down(
-    ledger: Ledger, manifest: Manifest, reader: Reader, table: Path, depot: Depot, *, ended: str
-) -> Tally | StorageError:
+def _put_down(ground: _Ground, ended: str) -> Tally | StorageError:
     """End the run in the ledger and write the table, as far as the disk lets; else what it said first."""
     failure = None
     try:
-        ledger.end(now=_now(), reason=ended)
+        ground.ledger.end(now=_now(), reason=ended)
     except StorageError as cause:
         failure = cause
     try:
-        tally = _written(manifest, reader, table, depot)
+        tally = _written(ground)
     except StorageError as cause:
         return failure or cause
     return failure or tally
 
 
-def _written(manifest: Manifest, reader: Reader, table: Path, depot: Depot) -> Tally:
+def _written(ground: _Ground) -> Tally:
     """Write the table, and put it where it is looked for."""
-    tally = results.write(manifest, reader, table)
-    depot.keep(table.name)
+    tally = results.write(ground.manifest, ground.reader, ground.directory / TABLE)
+    ground.depot.keep(TABLE)
     return tally
 
 
@@ -472,34 +546,27 @@ def _heard(before: Mapping[int, Any]) -> Iterator[list[int]]:
 
 
 def _look(
+    ground: _Ground,
     purchase: Purchase,
-    ledger: Ledger,
-    reader: Reader,
-    store: Pictures,
     *,
     before: Mapping[int, Any],
     on_look: Callable[[int, int], None] | None,
 ) -> quality.Seen:
     """Look at what nobody has looked at, unless a signal has ended the run already or ends it here."""
+    reader = ground.reader
     if purchase.stop is not None and purchase.stop.by_signal:
         return quality.Seen(looked_at=0, unreadable=0, left=reader.count_unseen())
     with _heard(before) as came:
-        seen = quality.look_at_all(reader, ledger, store, on_look=on_look, stopped=lambda: bool(came))
+        seen = quality.look_at_all(
+            reader, ground.ledger, ground.depot.pictures, on_look=on_look, stopped=lambda: bool(came)
+        )
     if came and seen.left and purchase.stop is None:
         purchase.stop = Stop.of_signal(came[0], "the pictures that are left were not looked at")
     return seen
 
 
-def _carry_out(
-    purchase: Purchase,
-    around: Surroundings,
-    *,
-    manifest: Manifest,
-    ledger: Ledger,
-    reader: Reader,
-    table: Path,
-    depot: Depot,
-) -> Tally:
+def _carry_out(ground: _Ground, purchase: Purchase) -> Tally:
+    around = ground.around
     ended, failure = "interrupted", None
     try:
         anyio.run(purchase.carry_out, backend=around.backend, backend_options=around.backend_options)
@@ -508,7 +575,7 @@ def _carry_out(
         ended, failure = str(cause), cause
     finally:
         # On every way out: what was bought must be found in the table.
-        tally = _put_down(ledger, manifest, reader, table, depot, ended=ended)
+        tally = _put_down(ground, ended)
     if failure is not None:
         raise failure
     if isinstance(tally, StorageError):
