@@ -36,7 +36,7 @@ AT_LEAST = {
     "rows shuffled": 3,
 }
 """What must have happened in every hundred nights, so that they cannot go blind."""
-HEDGED = range(5043, 5051)
+HEDGED = range(5060, 5070)
 OF_HEDGES = ("kills", "hedges that won", "losers cut off", "losers that came late")
 """What must have happened twice in those nights."""
 
