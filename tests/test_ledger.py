@@ -48,6 +48,8 @@ REFUSED = Outcome(
     cost_usd=Decimal("0.000022500"),
 )
 
+UNREACHED = Outcome(kind=ErrorClass.UNREACHABLE, message="refused")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -752,15 +754,41 @@ async def test_what_lies_where_nothing_can_be_written_is_read_and_leaves_nothing
         path.parent.chmod(0o755)
 
 
-async def test_what_depends_on_a_failed_commit_fails_with_its_reason(ledger: Ledger) -> None:
+async def refused(ledger: Ledger) -> Attempt:
+    """One whose start the disk did not take, so that it was not sent."""
     ledger._connection.execute("PRAGMA query_only = ON")
     attempt = intended(ledger, "k")
     with pytest.raises(StorageError, match="readonly"):
         await ledger.submitted(attempt, now=3)
-    ledger._connection.execute("PRAGMA query_only = OFF")
     with pytest.raises(StorageError, match="readonly"):
-        await ledger.settle(attempt, BOUGHT, status=Status.SUCCEEDED, counts=True, in_credits=None, now=4)
-    await started(ledger, "l", stem="b")
+        await settled(ledger, attempt, UNREACHED, Status.PENDING)
+    ledger._connection.execute("PRAGMA query_only = OFF")
+    return attempt
+
+
+async def test_a_start_that_the_disk_refused_is_taken_along_when_there_is_room(
+    ledger: Ledger, reader: Reader
+) -> None:
+    attempt = await refused(ledger)
+    await settled(ledger, attempt, UNREACHED, Status.PENDING)
+    (result,) = reader.results(["k"])
+    assert result is not None
+    assert (result.status, result.error_class, reader.totals().requests) == ("pending", "unreachable", 0)
+
+    attempt = await refused(ledger)
+    await ledger.submitted(attempt, now=3)
+    await settled(ledger, attempt, BOUGHT, Status.SUCCEEDED)
+    assert (reader.totals().requests, reader.totals().tasks) == (1, {"succeeded": 1})
+
+
+async def test_a_start_that_the_disk_refused_does_not_undo_what_another_request_brought(
+    ledger: Ledger, reader: Reader
+) -> None:
+    won = await started(ledger, "k")
+    lost = await refused(ledger)
+    await settled(ledger, won, BOUGHT, Status.SUCCEEDED)
+    await ledger.settle(lost, UNREACHED, status=None, counts=False, in_credits=None, now=5)
+    assert (reader.totals().requests, reader.totals().tasks) == (1, {"succeeded": 1})
 
 
 SECOND = """

@@ -95,6 +95,10 @@ class _Ticket(Generic[T]):
         """Whether its transaction has ended, one way or the other."""
         return bool(self._values) or self.error is not None
 
+    def anew(self) -> _Ticket[T]:
+        """The same operation, for another transaction."""
+        return _Ticket(self._operation)
+
     def value(self) -> T:
         """What the operation returned; its error if the transaction failed."""
         if self.error is not None:
@@ -381,6 +385,7 @@ class Ledger:
 
     async def submitted(self, attempt: Attempt, *, now: int) -> None:
         """Note that the request's body is about to leave: from here on it may be billed."""
+        self._renew(attempt)
         together = attempt.ticket in self._waiting
         if together:  # no row needs to be changed that is not there yet
             attempt.submitted_at = now
@@ -395,7 +400,8 @@ class Ledger:
         try:
             await self._commit(write)
         finally:
-            if attempt.ticket in self._waiting:  # cancelled before its turn: it is not submitted
+            # Cancelled before its turn, or refused by the disk: it is not submitted.
+            if attempt.ticket in self._waiting or attempt.ticket.error is not None:
                 attempt.submitted_at = None
 
     async def settle(
@@ -416,10 +422,19 @@ class Ledger:
         :param counts: whether it counts towards the task's attempts (an answer 429 does not).
         :param in_credits: the cost in the provider's own unit.
         """
+        if status is None and attempt.ticket.error is not None:
+            return  # it was never sent, and its task is no longer its own
+        self._renew(attempt)
         values = _values(outcome, status=status, counts=counts, in_credits=in_credits, now=now)
         await self._commit(
             lambda connection: _settle(connection, {**values, "attempt": attempt.id, "key": attempt.key})
         )
+
+    def _renew(self, attempt: Attempt) -> None:
+        """Take along the start of an attempt that an earlier commit could not put on disk."""
+        if attempt.ticket.error is not None:
+            attempt.ticket = attempt.ticket.anew()
+            self._waiting.append(attempt.ticket)
 
     async def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         ticket = _Ticket(operation)
