@@ -217,14 +217,15 @@ class Ramp:
         self._learn(now)
 
     def _learn(self, now: float) -> None:
-        if self._emptied and self._taken < self.FEW:
+        # What a bucket held at first is no rate.
+        held = 0 if self._emptied else self.OPENING
+        few = self._taken < held + self.FEW
+        if self._emptied and few:
             return
-        span, taken = max(1.0, now - self._counted), self._taken
-        if not self._emptied:
-            # What a bucket held at first is no rate.
-            held = self.OPENING if taken >= self.OPENING + self.FEW else 0
-            taken = min(taken - held, self._peak * span)
-        self._felt = max(self.FLOOR, taken / span)
+        if not few:
+            span = max(1.0, now - self._counted)
+            taken = self._taken if self._emptied else min(self._taken - held, self._peak * span)
+            self._felt = max(self.FLOOR, taken / span)
         self._counted, self._taken, self._emptied = now, 0.0, True
 
     def rest(self, now: float, until: float) -> None:
