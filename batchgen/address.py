@@ -42,8 +42,10 @@ class Address(Value, frozen=True, kw_only=True):
 
 
 def is_url(place: str) -> bool:
-    """Whether somebody means a bucket, rightly or not, and no folder."""
-    return _URL.fullmatch(place) is not None
+    """Whether somebody means a bucket, rightly or not (`s3:/…`), and no folder."""
+    return _URL.fullmatch(place) is not None or place.lower().startswith(
+        tuple(f"{each}:/" for each in SCHEMES)
+    )
 
 
 def parsed(url: str) -> Address:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -49,6 +50,8 @@ Bytes of a log at which it begins anew; that of a larger ledger as large as itse
 of what is copied has been copied before.
 """
 _PIECE = 16 << 20
+_OURS = re.compile(rf"{FOLDER}/\d{{8}}T\d{{6}}Z-[0-9a-f]{{8}}/(?:base\.db|\d{{16}}\.wal)")
+"""What copies are made of: the folder may hold other people's objects as well, which are theirs to delete."""
 _TRIES = 3
 
 
@@ -283,8 +286,8 @@ class Copies:
             raise StorageError(self._taken)
         self._version, self._generation, self._since, self._next = version, generation, since, None
         current = f"{FOLDER}/{generation}/"
-        older = [found.name for found in self._bucket.list(FOLDER) if not found.name.startswith(current)]
-        self._bucket.remove([name for name in older if name != HEAD])
+        ours = (found.name for found in self._bucket.list(FOLDER) if _OURS.fullmatch(found.name))
+        self._bucket.remove([name for name in ours if not name.startswith(current)])
 
     def _go_on(self) -> None:
         told = False

@@ -164,14 +164,23 @@ class Lease:
         asked = self._clock()
         self._holder = msgspec.structs.replace(self._holder, beats=self._holder.beats + 1)
         version = self._bucket.replace(NAME, self._note(), last)
+        found = self._bucket.look(NAME) if version is None else None
+        other = None if found is None else _holder(found[1])
+        if found is not None and self._is_mine(other):
+            # An earlier renewal was carried out, and its answer lost.
+            version = self._bucket.replace(NAME, self._note(), found[0].version)
         if version is None:
-            other = _holder(self._bucket.get(NAME) or b"")
             self._lost = (
                 f"another run has taken over ({other or 'it does not say which'}); nothing more is bought"
                 f" here. See how that one is: `batchgen status {shlex.quote(str(self._bucket.address))}`"
             )
             return
         self._version, self._renewed = version, asked
+
+    def _is_mine(self, holder: Holder | None) -> bool:
+        return (
+            holder is not None and msgspec.structs.replace(holder, beats=self._holder.beats) == self._holder
+        )
 
     def _beat(self) -> None:
         while not self._over.wait(EVERY) and not self._lost:

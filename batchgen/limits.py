@@ -202,8 +202,11 @@ class Gate:
             before = max(self._stated, default=None)
             self._stated.append(min(rates))
             limit = max(self._stated)
-            if limit != before:
+            if self._starts is None:
                 self._starts = Pacer(limit)
+            elif limit != before:
+                self._starts.change(limit)
+            if limit != before:
                 self._freed.set()
 
     def overloaded(self) -> None:

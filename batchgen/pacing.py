@@ -52,15 +52,29 @@ class Pacer:
     """
 
     def __init__(self, limit: float) -> None:
+        self._set(limit)
+        self._used = 0.0
+        self._window: deque[_Slot] = deque()
+        self._due = -math.inf
+        """When the next start is exactly on pace: the theoretical arrival time."""
+
+    def change(self, limit: float) -> None:
+        """
+        Keep to another limit: the last start is rested for by the new one.
+
+        The window begins anew: what was right by the limit before would keep a lower one from being used.
+        """
+        self._forget(math.inf)
+        self._due -= self._rest
+        self._set(limit)
+        self._due += self._rest
+
+    def _set(self, limit: float) -> None:
         if not limit > 0:
             raise ValueError(f"a limit is above zero, not {limit}")
         self._most = max(limit, 1.0)
         self._span = MINUTE * self._most / limit
         self._rest = MINUTE / limit
-        self._used = 0.0
-        self._window: deque[_Slot] = deque()
-        self._due = -math.inf
-        """When the next start is exactly on pace: the theoretical arrival time."""
 
     def earliest(self, now: float, weight: float = 1.0) -> float:
         """When `weight` may start if nothing else does before: `now` or exactly that later moment."""
@@ -203,14 +217,15 @@ class Ramp:
         self._learn(now)
 
     def _learn(self, now: float) -> None:
-        if self._emptied and self._taken < self.FEW:
+        # What a bucket held at first is no rate.
+        held = 0 if self._emptied else self.OPENING
+        few = self._taken < held + self.FEW
+        if self._emptied and few:
             return
-        span, taken = max(1.0, now - self._counted), self._taken
-        if not self._emptied:
-            # What a bucket held at first is no rate.
-            held = self.OPENING if taken >= self.OPENING + self.FEW else 0
-            taken = min(taken - held, self._peak * span)
-        self._felt = max(self.FLOOR, taken / span)
+        if not few:
+            span = max(1.0, now - self._counted)
+            taken = self._taken if self._emptied else min(self._taken - held, self._peak * span)
+            self._felt = max(self.FLOOR, taken / span)
         self._counted, self._taken, self._emptied = now, 0.0, True
 
     def rest(self, now: float, until: float) -> None:

@@ -55,6 +55,7 @@ def test_anything_else_is_a_folder_or_refused(text: str) -> None:
     ("url", "why"),
     [
         ("http://bucket/x", "a bucket is s3://"),
+        ("s3:/bucket/x", "a bucket is s3://"),
         ("s3://", "no name of a bucket"),
         ("s3:///x", "no name of a bucket"),
         ("s3://b/x", "no name of a bucket"),

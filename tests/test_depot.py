@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 import batchgen
 from batchgen import copies, disk, lease
 from batchgen.address import parsed
-from batchgen.bucket import Bucket
+from batchgen.bucket import Bucket, Version
 from batchgen.cli import cli
 from batchgen.errors import DamagedError, InputError, LockedError, StorageError
 from batchgen.ledger import Ledger
@@ -241,6 +241,19 @@ def test_two_machines_take_turns_and_the_later_account_is_the_one_that_counts(
     assert len(generations) == 2, "HEAD and one generation"
 
 
+def test_what_a_stranger_keeps_beside_the_copies_is_left_alone(place: str) -> None:
+    bucket = Bucket(parsed(place))
+    theirs = {"ledger/2026/accounts.csv", "ledger/images/row.jpg", "ledger/notes"}
+    for name in theirs:
+        bucket.put(name, b"anything")
+    rows(1)
+    for _ in range(2):
+        bought(place)
+    names = {found.name for found in bucket.list("ledger")}
+    assert theirs < names
+    assert len({name.split("/")[1] for name in names - theirs}) == 2, "HEAD, and the generation it names"
+
+
 def test_pictures_without_an_account_are_not_bought_once_more(place: str) -> None:
     rows(2)
     bought(place)
@@ -286,6 +299,26 @@ def test_a_place_has_one_owner(place: str) -> None:
                 first.check()
     assert lease.seen(bucket) is None, "given back"
     assert [found.name for found in bucket.list("")] == []
+
+
+class _Deaf(Bucket):
+    """Carries out what it is told to replace, and its answers are lost."""
+
+    def replace(self, name: str, data: bytes, version: Version) -> Version | None:
+        super().replace(name, data, version)
+        raise StorageError("there is no answer")
+
+
+def test_a_renewal_whose_answer_is_lost_is_nobody_else_s(place: str) -> None:
+    bucket = Bucket(parsed(place))
+    with lease.Lease(bucket, token="a" * 16) as held:
+        held._bucket = _Deaf(parsed(place))
+        for _ in range(2):
+            with pytest.raises(StorageError, match="there is no answer"):
+                held.renew()
+        held._bucket = bucket
+        held.confirm()
+    assert lease.seen(bucket) is None, "given back"
 
 
 @settings(max_examples=10)

@@ -250,6 +250,18 @@ async def test_of_models_that_state_limits_of_their_own_the_highest_is_kept_to_w
 
 
 @virtual_time
+async def test_who_states_another_limit_with_each_answer_lets_nothing_burst() -> None:
+    shared = gate()
+    shared.heed(await shared.enter(0), [Quota(limit=60, window=60)])
+    times = []
+    for limit in range(61, 81):
+        passed = await shared.enter(0)
+        times.append(passed.at)
+        shared.heed(passed, [Quota(limit=limit, window=60)])
+    assert times[-1] - times[0] == pytest.approx(sum(60.3 / limit for limit in range(61, 80)))
+
+
+@virtual_time
 async def test_a_declared_limit_goes_before_what_is_stated_and_what_was_known() -> None:
     shared = gate(rpm=600, known=Limit(felt=6, stated=6))
     first = await shared.enter(0)

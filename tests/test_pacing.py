@@ -264,6 +264,19 @@ def test_a_bucket_that_was_full_at_first_is_no_rate() -> None:
     assert ramp.felt(10.0) == pytest.approx(5 * (1 + (10 / 30) ** 3)), "as fast as it was allowed"
 
 
+def test_what_a_bucket_held_at_first_is_told_as_no_limit() -> None:
+    ramp = Ramp(declared=False)
+    for _ in range(12):
+        ramp.start(0.0)
+    ramp.refused()
+    ramp.cut(1.0, share=0.7)
+    assert ramp.felt(1.0) is None
+    for second in range(1, 11):
+        ramp.start(float(second))
+    ramp.cut(11.0, share=0.7)
+    assert ramp.felt(11.0) == pytest.approx(1.0), "ten in ten seconds"
+
+
 def test_what_is_taken_for_long_without_a_429_is_felt_as_the_least_there_is() -> None:
     ramp = ramp_after(10, 0.7)
     before = ramp.felt(4.0)
