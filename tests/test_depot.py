@@ -66,6 +66,17 @@ class Cloud:
     def stop(self) -> None:
         self._server.stop()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads to it and is taken there."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "AKIAANYBODY",
+            "AWS_SECRET_ACCESS_KEY": "nobodysbusiness",
+            "AWS_REGION": "us-east-1",
+        }
+
     def make(self, name: str) -> None:
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")).close()
 
@@ -82,14 +93,7 @@ def cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def place(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A place of a test's own, and a folder to be in."""
-    told = {
-        "AWS_ENDPOINT_URL": cloud.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "AKIAANYBODY",
-        "AWS_SECRET_ACCESS_KEY": "nobodysbusiness",
-        "AWS_REGION": "us-east-1",
-    }
-    for name, value in told.items():
+    for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     return f"s3://{NAME}/{tmp_path.name}/a b"
