@@ -367,6 +367,40 @@ def test_without_its_library_what_to_install_is_told(
     assert "pip install 'batchgen[cloud]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("AWS_ENDPOINT_URL=", "is no server"),
+        ("AWS_ENDPOINT_URL=minio:9000", "is no server"),
+        ("AWS_ENDPOINT_URL=http://user:nobodysbusiness@host:99999", "is no server"),
+        ("AWS_ENDPOINT_URL=http://[::1", "is no server"),
+        ("AWS_ENDPOINT_URL=http://127.0.0.1:9/ ", "is no server"),
+        ("AWS_ACCESS_KEY_ID=AKIAANYBODY\r", "has a character that it cannot have"),
+        ("AWS_SECRET_ACCESS_KEY=nobodysbusiness\n", "has a character that it cannot have"),
+        ("AWS_REGION=us east", "has a character that it cannot have"),
+    ],
+)
+def test_a_setting_that_leads_to_no_bucket_is_told_by_its_name_alone(
+    place: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], setting: str, why: str
+) -> None:
+    rows(1)
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(name, value)
+    assert cli(["run", "prompts.csv", "--provider", "simulator", "-q", "-o", place]) == 2
+    (told,) = capfd.readouterr().err.splitlines()
+    assert told.startswith(f"batchgen: {place}: {name} {why}")
+    assert "nobodysbusiness" not in told
+    assert "AKIA" not in told
+
+
+def test_half_a_key_is_told_as_none(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert cli(["status", place]) == 3
+    assert "no credentials were found; set AWS_ACCESS_KEY_ID, AWS_SECRET" in capsys.readouterr().err
+
+
 class _Once:
     """Does something when the first pictures have come."""
 
