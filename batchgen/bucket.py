@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from batchgen.errors import InputError, StorageError
 from batchgen.records import Value
@@ -47,7 +48,7 @@ _MEANS = tuple(
     for pattern, words in (
         ("|".join(_NO_BUCKET), "there is no such bucket{said}; make it"),
         (
-            r"169\.254\.169\.254|metadata\.google|MissingAccount|MissingCredential",
+            r"169\.254\.169\.254|metadata\.google|Missing(Account|Credential|AccessKeyId|SecretAccessKey)",
             "no credentials were found; set {settings}",
         ),
         (
@@ -70,6 +71,18 @@ _SETTINGS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+_SIGNED_WITH = {
+    "s3": (
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        *("AWS_REGION", "AWS_DEFAULT_REGION"),
+    ),
+    "gs": (),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"),
+}
+"""Settings with whose odd characters the client panics, which nobody can catch, or asks in vain."""
+_PLAIN = re.compile(r"[!-~]*")
 
 
 class Version(Value, frozen=True, kw_only=True):
@@ -99,7 +112,7 @@ class Bucket:
     The objects below one address, by their names from there on.
 
     Everything blocks, may be called from many threads, and goes to another process as its address alone. All
-    failures are `StorageError`.
+    failures are `StorageError`; but `InputError` where its library or a setting is not what it must be.
     """
 
     def __init__(self, address: Address) -> None:
@@ -208,6 +221,7 @@ class Bucket:
     @cached_property
     def _store(self) -> ObjectStore:
         stores, address = self._obstore.store, self.address
+        _check_settings(address)
         kinds: dict[str, Callable[..., ObjectStore]] = {
             "s3": stores.S3Store,
             "gs": stores.GCSStore,
@@ -248,6 +262,30 @@ class Bucket:
         code = _code(cause) or (f"HTTP {status[1]}" if status else "")
         words = next(words for pattern, words in _MEANS if pattern.search(told))
         return words.format(said=f" ({code})" if code else "", settings=_SETTINGS[self.address.scheme])
+
+
+def _check_settings(address: Address) -> None:
+    for name in _SIGNED_WITH[address.scheme]:
+        if not _PLAIN.fullmatch(os.environ.get(name, "")):
+            raise InputError(
+                f"{address}: {name} has a character that it cannot have (a space, the end of a line?);"
+                " set it anew"
+            )
+    for name in _ENDPOINTS if address.scheme == "s3" else ():
+        if not _is_server(os.environ.get(name, "https://amazon.com")):
+            raise InputError(
+                f"{address}: {name} is no server; write https://host or http://host:port, or unset it"
+            )
+
+
+def _is_server(url: str) -> bool:
+    try:
+        found = urlsplit(url)
+        port = found.port
+    except ValueError:
+        return False
+    plain = _PLAIN.fullmatch(url) is not None and port != 0
+    return plain and found.scheme in {"http", "https"} and bool(found.hostname)
 
 
 def _code(cause: Exception) -> str:

@@ -100,7 +100,9 @@ def _marked(root: Path, pictures: Pictures, mark: bytes) -> Iterator[None]:
             yield
         finally:
             with suppress(StorageError):  # it is in nobody's way, and whatever else fails is told
-                pictures.bucket.remove([MARK])
+                # Who has taken over this place has put up another one.
+                if pictures.bucket.get(MARK) == mark:
+                    pictures.bucket.remove([MARK])
         return
     write_whole(root / MARK, mark)
     try:

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 MARK = ".shared"
 """A file in the run directory or its bucket, by which an outpost sees that it is the driver's."""
 _THREADS = 4
-"""For decoding, and for disk or network, for which most of them wait."""
+"""For decoding and disk."""
+_SENDING = 16
+"""The same where pictures go over a network, for which most of them wait."""
 
 
 class Orders(Value, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class Outpost:
     """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS)
+        self._threads: ThreadPoolExecutor
         self._open = AsyncExitStack()
         self._idle: list[Worker] = []
         self._hire: Callable[[], Awaitable[Worker]]
@@ -93,6 +95,7 @@ class Outpost:
 
     async def _begun(self, orders: Orders) -> str:
         root = Path(orders.root)
+        self._threads = ThreadPoolExecutor(_THREADS if orders.address is None else _SENDING)
         pictures: Pictures
         if orders.address is None:
             pictures, references = Store(root), References()
@@ -151,7 +154,9 @@ def _out_of_reach(bucket: Bucket, mark: str) -> str:
             bucket.remove([probe])
             return ""
         told = f"{bucket.address} is another place there than here"
-    except (InputError, StorageError) as cause:
+    except InputError as cause:
+        return f"{cause}; see to that on every node, where Ray is started"
+    except StorageError as cause:
         told = str(cause)
     return f"{told}; on every node Ray is to be started with the bucket's key and endpoint in its environment"
 

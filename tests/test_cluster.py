@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchgen.address import parsed
+from batchgen.bucket import Bucket
 from batchgen.cli import cli
+from batchgen.objects import Objects
+from batchgen.outpost import MARK
 from bench.nodes import Nodes
 from bench.seller import Account, Seller, Terms
+from tests.test_depot import NAME, Cloud, local
 from tests.test_end_to_end import account, simulator
 from tests.test_kills import check_the_table_is_the_files, ledger, rows
 
@@ -88,7 +95,9 @@ def wait_for(url: str, billed: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def check_every_request_is_accounted_for(url: str, folder: Path, summary: Any) -> int:
+def check_every_request_is_accounted_for(
+    url: str, folder: Path, summary: Any, *, place: str | None = None
+) -> int:
     """Every row has its own picture, and every request its place; how many were lost."""
     bill, table = account(url), check_the_table_is_the_files(folder, ROWS)
     assert summary["tasks"] == {"succeeded": ROWS}
@@ -105,7 +114,7 @@ def check_every_request_is_accounted_for(url: str, folder: Path, summary: Any) -
     spent = sum(row["cost_usd"] or 0 for row in table)
     assert spent == Decimal(summary["spent_usd"]) <= Decimal(bill["usd"])
     assert Decimal(bill["usd"]) <= (spent + Decimal(summary["uncertain_usd"])) * Decimal("1.01")
-    assert cli(["verify", str(folder / "run")]) == 0
+    assert cli(["verify", place or str(folder / "run")]) == 0
     return int(uncertain) + int(found)
 
 
@@ -284,3 +293,52 @@ def test_while_no_worker_is_left_nothing_is_bought_and_a_signal_ends_the_run_as_
         status, summary, told = ended(run)
     assert (status, told) == (0, [])
     check_every_request_is_accounted_for(endpoint, tmp_path, summary)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """One in a bucket, which whoever is started from here finds."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    cloud = Cloud()
+    cloud.make(NAME)
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    yield f"s3://{NAME}/{tmp_path.name}/a b"
+    cloud.stop()
+
+
+def brought(place: str, folder: Path) -> Objects:
+    """Lay what is in a bucket beside its ledger, as it would lie in a run directory."""
+    objects, run = Objects(Bucket(parsed(place))), folder / "run"
+    assert not (local(place) / "images").exists()
+    shutil.copytree(local(place), run)
+    (run / "results.parquet").unlink()
+    for name in ("results.parquet", *objects.names("images")):
+        (run / name).parent.mkdir(exist_ok=True)
+        objects.bucket.fetch(name, run / name)
+    return objects
+
+
+def test_what_is_in_a_bucket_a_killed_worker_leaves_as_on_a_disk(
+    endpoint: str, place: str, tmp_path: Path
+) -> None:
+    first = ROWS - 40
+    lines = [f"row-{n},picture {n},{f'row-{n - first}' if n >= first else ''}\n" for n in range(ROWS)]
+    (tmp_path / "prompts.csv").write_text(f"id,prompt,parent\n{''.join(lines)}")
+    with Nodes.up(2) as nodes:
+        arguments = [*command(endpoint, tmp_path), "--output", place, "--ray", nodes.address]
+        with running(*arguments) as run:
+            for billed, node in ((40, 0), (first + 10, 1)):  # while rows continue others, too
+                wait_for(endpoint, billed, run)
+                nodes.kill_worker(node)
+            status, summary, told = ended(run)
+        files = [path for path in nodes.session.rglob("*") if path.is_file()]
+        assert not [path for path in files if b"nobodysbusiness" in path.read_bytes()]
+    assert status == 0, (summary, told)
+    assert len(told) == 2, told
+    assert all("a worker on " in line and "lost, with " in line for line in told), told
+    objects = brought(place, tmp_path)
+    lost = check_every_request_is_accounted_for(endpoint, tmp_path, summary, place=place)
+    assert 0 < lost <= AT_ONCE
+    assert [found.name for found in objects.bucket.list("") if MARK in found.name] == []

@@ -66,6 +66,17 @@ class Cloud:
     def stop(self) -> None:
         self._server.stop()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads to it and is taken there."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "AKIAANYBODY",
+            "AWS_SECRET_ACCESS_KEY": "nobodysbusiness",
+            "AWS_REGION": "us-east-1",
+        }
+
     def make(self, name: str) -> None:
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")).close()
 
@@ -82,14 +93,7 @@ def cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def place(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A place of a test's own, and a folder to be in."""
-    told = {
-        "AWS_ENDPOINT_URL": cloud.url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "AKIAANYBODY",
-        "AWS_SECRET_ACCESS_KEY": "nobodysbusiness",
-        "AWS_REGION": "us-east-1",
-    }
-    for name, value in told.items():
+    for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     return f"s3://{NAME}/{tmp_path.name}/a b"
@@ -394,6 +398,40 @@ def test_without_its_library_what_to_install_is_told(
     monkeypatch.setitem(sys.modules, "obstore", None)
     assert cli(["run", "prompts.csv", "--provider", "simulator", "-o", place]) == 2
     assert "pip install 'batchgen[cloud]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("AWS_ENDPOINT_URL=", "is no server"),
+        ("AWS_ENDPOINT_URL=minio:9000", "is no server"),
+        ("AWS_ENDPOINT_URL=http://user:nobodysbusiness@host:99999", "is no server"),
+        ("AWS_ENDPOINT_URL=http://[::1", "is no server"),
+        ("AWS_ENDPOINT_URL=http://127.0.0.1:9/ ", "is no server"),
+        ("AWS_ACCESS_KEY_ID=AKIAANYBODY\r", "has a character that it cannot have"),
+        ("AWS_SECRET_ACCESS_KEY=nobodysbusiness\n", "has a character that it cannot have"),
+        ("AWS_REGION=us east", "has a character that it cannot have"),
+    ],
+)
+def test_a_setting_that_leads_to_no_bucket_is_told_by_its_name_alone(
+    place: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], setting: str, why: str
+) -> None:
+    rows(1)
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(name, value)
+    assert cli(["run", "prompts.csv", "--provider", "simulator", "-q", "-o", place]) == 2
+    (told,) = capfd.readouterr().err.splitlines()
+    assert told.startswith(f"batchgen: {place}: {name} {why}")
+    assert "nobodysbusiness" not in told
+    assert "AKIA" not in told
+
+
+def test_half_a_key_is_told_as_none(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert cli(["status", place]) == 3
+    assert "no credentials were found; set AWS_ACCESS_KEY_ID, AWS_SECRET" in capsys.readouterr().err
 
 
 class _Once:

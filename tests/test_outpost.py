@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
+from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,11 +15,15 @@ import pytest
 
 from batchgen import cluster
 from batchgen import job as jobs
+from batchgen.address import parsed
+from batchgen.bucket import Bucket
 from batchgen.cli import cli
+from batchgen.objects import Objects
 from batchgen.outpost import MARK, Orders, Outpost, Presence
 from batchgen.records import Outcome, Reference, Task
 from batchgen.simulator.paint import prompt_key, prompt_mark
 from batchgen.version import __version__
+from tests.test_depot import NAME, Cloud, answering
 from tests.test_end_to_end import account, simulator
 
 if TYPE_CHECKING:
@@ -98,6 +106,124 @@ async def test_a_folder_that_is_not_the_driver_s_is_told(
     told = await unfit(Outpost(), orders)
     assert told.startswith(f"the run directory {tmp_path} {why}")
     assert told.endswith("name one with -o that all nodes share under this path")
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    cloud = Cloud()
+    cloud.make(NAME)
+    yield cloud
+    cloud.stop()
+
+
+@pytest.fixture
+def bucket(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A place of a test's own, with the driver's mark."""
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = Bucket(parsed(f"s3://{NAME}/{tmp_path.name}"))
+    bucket.put(MARK, b"a mark")
+    return bucket
+
+
+async def test_pictures_go_into_the_driver_s_bucket_and_those_of_parents_come_from_it(
+    orders: Orders, bucket: Bucket, tmp_path: Path
+) -> None:
+    outpost, objects = Outpost(), Objects(bucket)
+    orders = msgspec.structs.replace(orders, root=str(tmp_path / "nowhere"), address=bucket.address)
+    assert await unfit(outpost, orders) == ""
+    assert [found.name for found in bucket.list("")] == [MARK], "nothing is left of the look"
+    task = Task(key="", id="", variant=1, name="", model="gemini-3.1-flash-image-preview", prompt="parent")
+    for name in ("parent", "child"):
+        task = msgspec.structs.replace(task, key=name, id=name, name=name, prompt=name)
+        answer = await outpost.attempt(msgspec.msgpack.encode(cluster._portable(task)), name)
+        outcome = msgspec.msgpack.decode(answer, type=Outcome)
+        assert outcome.kind is None, outcome
+        (image,) = outcome.images
+        data = objects.read(image.file_name) or b""
+        assert (sha256(data).hexdigest(), prompt_mark(data)) == (image.sha256, prompt_key(name))
+        source = objects.address(image.file_name)
+        brought = Reference(source=source, sha256=image.sha256, mime=image.mime, bytes=image.bytes)
+        task = msgspec.structs.replace(task, references=(brought,))
+    objects.remove("images/child.jpg")
+    outpost = Outpost()
+    await unfit(outpost, orders)
+    answer = await outpost.attempt(msgspec.msgpack.encode(task), "child")
+    outcome = msgspec.msgpack.decode(answer, type=Outcome)
+    assert outcome.message == f"{objects.address('images/child.jpg')}: it is gone"
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_a_bucket_that_is_slow_holds_up_no_more_than_on_the_driver(
+    orders: Orders, bucket: Bucket
+) -> None:
+    outpost, all_there = Outpost(), threading.Barrier(16)
+    assert await unfit(outpost, msgspec.structs.replace(orders, address=bucket.address)) == ""
+    async with anyio.create_task_group() as group:
+        for _ in range(16):
+            group.start_soon(outpost._blocking, partial(all_there.wait, 30))
+
+
+async def test_a_bucket_that_is_not_the_driver_s_is_told(orders: Orders, bucket: Bucket) -> None:
+    another = parsed(f"{bucket.address}/another")
+    told = await unfit(Outpost(), msgspec.structs.replace(orders, address=another))
+    assert told.startswith(f"{another} is another place there than here; on every node Ray is to be started")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "there is no answer; check the network"),
+        ({"AWS_ENDPOINT_URL": "minio:9000"}, "AWS_ENDPOINT_URL is no server"),
+        ({"AWS_SECRET_ACCESS_KEY": "nobodysbusiness\r"}, "AWS_SECRET_ACCESS_KEY has a character"),
+        ({"AWS_ALLOW_HTTP": ""}, "its endpoint is not encrypted"),
+    ],
+)
+async def test_a_bucket_that_is_out_of_reach_is_told(
+    orders: Orders, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], why: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    told = await unfit(Outpost(), msgspec.structs.replace(orders, address=bucket.address))
+    assert told.startswith(f"{bucket.address}")
+    assert why in told
+    assert "on every node" in told
+    assert "nobodysbusiness" not in told
+
+
+async def test_a_bucket_that_may_not_be_written_is_told_without_what_it_answers(
+    orders: Orders, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied = b"<Error><Code>AccessDenied</Code><Message>nobodysbusiness AKIAANYBODY</Message></Error>"
+    with answering(403, denied) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        told = await unfit(Outpost(), msgspec.structs.replace(orders, address=bucket.address))
+    with answering(200, b"a mark") as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        unwritten = await unfit(Outpost(), msgspec.structs.replace(orders, address=bucket.address))
+    assert unwritten.startswith(f"{bucket.address}/{MARK}-"), "it was tried"
+    assert "access is denied (AccessDenied); see that the key is right and may read, write" in told
+    assert "nobodysbusiness" not in told
+    assert "AKIA" not in told
+
+
+async def test_a_node_without_what_speaks_to_buckets_is_told(
+    orders: Orders, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    told = await unfit(Outpost(), msgspec.structs.replace(orders, address=bucket.address))
+    assert told.endswith("`pip install 'batchgen[cloud]'`; see to that on every node, where Ray is started")
+
+
+def test_the_mark_of_who_has_taken_over_a_bucket_stays_there(bucket: Bucket, tmp_path: Path) -> None:
+    with cluster._marked(tmp_path, Objects(bucket), b"one"):
+        bucket.put(MARK, b"other")
+    assert bucket.get(MARK) == b"other"
+    with cluster._marked(tmp_path, Objects(bucket), b"one"):
+        assert bucket.get(MARK) == b"one"
+    assert bucket.get(MARK) is None
+    assert not (tmp_path / MARK).exists()
 
 
 def test_references_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
