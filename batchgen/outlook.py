@@ -205,10 +205,15 @@ def _looked_through(reader: Reader | None, bookmark: Bookmark) -> AbstractContex
 
 
 def _manifest(job: Job, endpoint: Endpoint, last: Path, scratch: Path) -> Manifest:
-    """The manifest, by a copy of the last run's: one that begins meanwhile may put another in its place."""
+    """The manifest, by the last run's snapshot: one that begins meanwhile may put another in its place."""
     snapshot = scratch / MANIFEST
-    with suppress(OSError):  # then it is read as if there was none
-        shutil.copyfile(last, snapshot)
+    try:
+        os.link(
+            last, snapshot
+        )  # whoever makes another one puts it in its place, and leaves this one as it is
+    except OSError:
+        with suppress(OSError):  # then it is read as if there was none
+            shutil.copyfile(last, snapshot)
     return plan.read_manifest(job, endpoint, snapshot, References())
 
 
