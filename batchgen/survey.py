@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batchgen.manifest import Batch, Finished, Manifest
     from batchgen.records import Model, Provider
 
-LATEST = 5_000
+LATEST = 2_000
 """Requests that are learned from."""
 _USUAL_SIZE = "1K"
 """As of 2026-11 models make it unless asked for another."""
