@@ -54,7 +54,8 @@ MEASURES = {
         head=("", "of the bare loop's", "lowest to highest", "of the loop's that also decodes"),
         take=measures.Measures.cpu,
         note="""batchgen decodes every pixel unless told `--check quick`, hashes, syncs file and folder
-            and keeps a ledger; the peers decode base64 and write a file.""",
+            and keeps a ledger; the peers decode base64 and write a file. On a machine that others share
+            such figures waver by half; batchgen's are told with more rounds below.""",
     ),
     "memory": Measure(
         title="Memory",
