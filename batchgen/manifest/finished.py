@@ -70,8 +70,8 @@ class Finished:
         """Whether all tasks of a stretch are finished."""
         if self.places is None:
             return False
-        left = self.left(*self._starts[stretch : stretch + 2])
-        return left is not None and not len(left)
+        start, stop = self._starts[stretch : stretch + 2]
+        return start < stop and bisect_left(self.places, start) == bisect_left(self.places, stop)
 
     def left(self, start: int, stop: int) -> pa.Array | None:
         """Which tasks from one place up to below another are not, counted from there; None is all of them."""
@@ -80,7 +80,8 @@ class Finished:
         low, high = bisect_left(self.places, start), bisect_left(self.places, stop)
         if high - low == stop - start:
             return None
-        return pc.subtract(pa.array(self.places[low:high], pa.int64()), start)
+        # Arrow's own subtraction would look for a library of dates each time it is given a number.
+        return pa.array([place - start for place in self.places[low:high]], pa.int64())
 
 
 class Known:

@@ -347,13 +347,13 @@ class Manifest:
         contents = {bytes.fromhex(key[: 2 * DIGEST]) for key in keys if _KEY.match(key)}
         if not contents:
             return
-        digests, rows = bytearray(), []
-        for _, part in _stretches(self.path, ["digest"]):
-            digests += raw(part.column("digest"))
-            rows.append(len(part))
-        whole = pa.Array.from_buffers(pa.binary(DIGEST), sum(rows), [None, pa.py_buffer(digests)])
-        met = pc.is_in(whole, value_set=pa.array([*contents], pa.binary(DIGEST)))
-        spans = [slice(*span) for span in pairwise(accumulate(rows, initial=0))]
+        with told(self.path), pq.ParquetFile(self.path, pre_buffer=False) as file:
+            groups = range(file.num_row_groups)
+            ends = [*accumulate((file.metadata.row_group(group).num_rows for group in groups), initial=0)]
+            digests = file.read(["digest"]).column("digest")
+        met = pc.is_in(digests, value_set=pa.array([*contents], digests.type)).combine_chunks()
+        del digests
+        spans = [slice(*span) for span in pairwise(ends)]
         for _, part in _stretches(self.path, skip=lambda stretch: not met[spans[stretch]].true_count):
             for batch in self._expanded(part):
                 mine = [index for index, key in enumerate(batch.keys) if key in keys]
