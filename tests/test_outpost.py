@@ -27,7 +27,7 @@ from tests.test_depot import NAME, Cloud, answering
 from tests.test_end_to_end import account, simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 KEY = "a-key-that-is-nowhere-else"
@@ -52,6 +52,20 @@ def orders(endpoint: str, tmp_path: Path) -> Orders:
     return Orders(job=job, endpoint=there, root=str(tmp_path), mark="a mark")
 
 
+@pytest.fixture
+async def hired() -> AsyncIterator[Callable[[], Outpost]]:
+    """Outposts whose connections are closed; elsewhere their processes are ended."""
+    made: list[Outpost] = []
+
+    def one() -> Outpost:
+        made.append(Outpost())
+        return made[-1]
+
+    yield one
+    for outpost in made:
+        await outpost._open.aclose()
+
+
 async def unfit(outpost: Outpost, orders: Orders, version: str = __version__) -> str:
     answer = await outpost.begin(version, msgspec.msgpack.encode(orders))
     return msgspec.msgpack.decode(answer, type=Presence).unfit
@@ -63,10 +77,10 @@ def test_orders_do_not_show_the_key(orders: Orders) -> None:
 
 
 async def test_attempts_come_back_without_bytes_and_their_pictures_are_in_the_run_directory(
-    endpoint: str, orders: Orders, tmp_path: Path
+    endpoint: str, orders: Orders, tmp_path: Path, hired: Callable[[], Outpost]
 ) -> None:
     (tmp_path / MARK).write_text("a mark")
-    outpost = Outpost()
+    outpost = hired()
     assert await unfit(outpost, orders) == ""
     outcomes: dict[str, Outcome] = {}
 
@@ -128,9 +142,9 @@ def bucket(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buc
 
 
 async def test_pictures_go_into_the_driver_s_bucket_and_those_of_parents_come_from_it(
-    orders: Orders, bucket: Bucket, tmp_path: Path
+    orders: Orders, bucket: Bucket, tmp_path: Path, hired: Callable[[], Outpost]
 ) -> None:
-    outpost, objects = Outpost(), Objects(bucket)
+    outpost, objects = hired(), Objects(bucket)
     orders = msgspec.structs.replace(orders, root=str(tmp_path / "nowhere"), address=bucket.address)
     assert await unfit(outpost, orders) == ""
     assert [found.name for found in bucket.list("")] == [MARK], "nothing is left of the look"
@@ -147,7 +161,7 @@ async def test_pictures_go_into_the_driver_s_bucket_and_those_of_parents_come_fr
         brought = Reference(source=source, sha256=image.sha256, mime=image.mime, bytes=image.bytes)
         task = msgspec.structs.replace(task, references=(brought,))
     objects.remove("images/child.jpg")
-    outpost = Outpost()
+    outpost = hired()
     await unfit(outpost, orders)
     answer = await outpost.attempt(msgspec.msgpack.encode(task), "child")
     outcome = msgspec.msgpack.decode(answer, type=Outcome)
